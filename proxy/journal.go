@@ -54,6 +54,7 @@ type Journal interface {
 // Known is what a journal knows of an event.
 type Known struct {
 	Event      Event // without Body and headers
+	Size       int64 // of the body in bytes, for those who list events; Find may leave it 0
 	State      State // of the event as a whole: failed if any delivery failed, else pending if any is, else delivered or ignored
 	Reason     string
 	Answered   time.Time // when a 2xx was fully written to Stripe; zero: unknown or not
