@@ -1,0 +1,374 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// fakes holds what the API asks for, and what it was asked.
+type fakes struct {
+	events []proxy.Known // newest first
+	tries  []proxy.Attempt
+	body   []byte
+	err    error // of every read
+	ready  error
+	reload error
+
+	filter proxy.Filter
+	resent []string
+}
+
+func (f *fakes) Events(_ context.Context, filter proxy.Filter) ([]proxy.Known, int64, error) {
+	f.filter = filter
+	i := slices.IndexFunc(f.events, func(k proxy.Known) bool { return filter.Before == 0 || k.Event.Seq < filter.Before })
+	if i < 0 || f.err != nil {
+		return nil, 0, f.err
+	}
+	page := f.events[i:]
+	if len(page) <= filter.Limit {
+		return page, 0, nil
+	}
+	page = page[:filter.Limit]
+	return page, page[len(page)-1].Event.Seq, nil
+}
+
+func (f *fakes) Event(_ context.Context, seq int64) (proxy.Known, []proxy.Attempt, error) {
+	for _, k := range f.events {
+		if k.Event.Seq == seq {
+			return k, f.tries, f.err
+		}
+	}
+	return proxy.Known{}, nil, proxy.ErrNotFound
+}
+
+func (f *fakes) Lookup(_ context.Context, id string) (found []proxy.Known, err error) {
+	for _, k := range f.events {
+		if k.Event.ID == id {
+			found = append(found, k)
+		}
+	}
+	return found, f.err
+}
+
+func (f *fakes) Body(context.Context, int64) ([]byte, error) { return f.body, f.err }
+
+func (f *fakes) Resend(_ context.Context, k proxy.Known, backends ...string) ([]proxy.Resent, error) {
+	f.resent = append([]string{k.Event.ID}, backends...)
+	return []proxy.Resent{{Backend: "legacy", Turn: 2, Result: proxy.ResentNewTurn}}, f.err
+}
+
+func (f *fakes) Why(string, proxy.Delivery, time.Time) string { return "breaker" }
+
+func (f *fakes) handler(token proxy.Secret) http.Handler {
+	return New(Options{
+		Journal: f, Gateway: f, Token: token, Version: "v1.2.3",
+		Ready:   func(context.Context) error { return f.ready },
+		Reload:  func(context.Context) ([]string, error) { return []string{"listen: needs a restart"}, f.reload },
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "breakwater_up 1\n") }),
+	})
+}
+
+func newFakes() *fakes {
+	at := time.Date(2026, 11, 21, 10, 0, 0, 123456789, time.UTC)
+	return &fakes{
+		body: []byte("{\"id\": \"<script>\"}\x00\xff"),
+		tries: []proxy.Attempt{{
+			Backend: "legacy", Turn: 1, N: 1, Started: at, Duration: 1500 * time.Millisecond, Status: 503, Outcome: "status_5xx",
+			Error: "503 Service Unavailable", Trigger: proxy.TriggerInline, Excerpt: "down",
+		}},
+		events: []proxy.Known{
+			{Event: proxy.Event{Seq: 4, Source: "other", ID: "evt_twice", Received: at}, State: proxy.Delivered},
+			{Event: proxy.Event{Seq: 3, Source: "main", ID: "evt_twice", Received: at}, State: proxy.Delivered},
+			{
+				Event: proxy.Event{
+					Seq: 2, Source: "main", ID: "evt_1", Type: "invoice.paid", Account: "acct_1", APIVersion: "2023-10-16",
+					Object: "in_1", Livemode: true, Created: at.Truncate(time.Second), Received: at,
+				},
+				Size: 2048, State: proxy.Pending,
+				Deliveries: []proxy.Delivery{
+					{Backend: "legacy", State: proxy.Pending, Turn: 1, Attempts: 1, Due: at.Add(time.Minute), Status: 503, Outcome: "status_5xx"},
+					{Backend: "node", State: proxy.Delivered, Turn: 1, Attempts: 1, Status: 200, Outcome: "delivered"},
+				},
+			},
+			{Event: proxy.Event{Seq: 1, Source: "main", ID: "evt_0"}, State: proxy.Ignored, Reason: proxy.ReasonRule},
+		},
+	}
+}
+
+func ask(h http.Handler, method, target string, edit ...func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, target, nil)
+	r.Host = "localhost:8421"
+	for _, e := range edit {
+		e(r)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestEventInJSON(t *testing.T) {
+	t.Parallel()
+	w := ask(newFakes().handler(""), "GET", "/api/v1/events/evt_1")
+	want := `{
+		"seq": 2, "id": "evt_1", "source": "main", "type": "invoice.paid", "created": "2026-11-21T10:00:00.000Z",
+		"received_at": "2026-11-21T10:00:00.123Z", "account": "acct_1", "livemode": true, "api_version": "2023-10-16",
+		"object": "in_1", "state": "pending", "reason": "", "size": 2048,
+		"deliveries": [
+			{"backend": "legacy", "state": "pending", "attempts": 1, "next_attempt_at": "2026-11-21T10:01:00.123Z",
+			 "why": "breaker", "last_status": 503, "last_error": "status_5xx"},
+			{"backend": "node", "state": "delivered", "attempts": 1, "next_attempt_at": null, "why": "", "last_status": 200,
+			 "last_error": ""}
+		],
+		"answered_at": null,
+		"attempts": [{"backend": "legacy", "turn": 1, "n": 1, "started_at": "2026-11-21T10:00:00.123Z", "duration_ms": 1500,
+			"status": 503, "outcome": "status_5xx", "error": "503 Service Unavailable", "trigger": "inline", "excerpt": "down"}]
+	}`
+	if diff := cmp.Diff(decoded(t, want), decoded(t, w.Body.String())); w.Code != 200 || diff != "" {
+		t.Errorf("%d, (-want +got):\n%s", w.Code, diff)
+	}
+}
+
+func decoded(t *testing.T, s string) (v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(s), &v); err != nil {
+		t.Fatalf("%v in %q", err, s)
+	}
+	return v
+}
+
+func TestListGoesOnByCursor(t *testing.T) {
+	t.Parallel()
+	h := newFakes().handler("")
+	var ids []string
+	target := "/api/v1/events?limit=3"
+	for pages := 0; ; pages++ {
+		if pages > 4 {
+			t.Fatal("the list has no end")
+		}
+		w := ask(h, "GET", target)
+		var page struct {
+			Events []struct {
+				Seq int
+				ID  string
+			}
+			Next string
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil || w.Code != 200 {
+			t.Fatalf("%d %v: %s", w.Code, err, w.Body)
+		}
+		for _, e := range page.Events {
+			ids = append(ids, e.ID)
+		}
+		if page.Next == "" {
+			break
+		}
+		target = "/api/v1/events?limit=3&cursor=" + page.Next
+	}
+	if want := []string{"evt_twice", "evt_twice", "evt_1", "evt_0"}; !slices.Equal(ids, want) {
+		t.Errorf("got %v, want %v", ids, want)
+	}
+}
+
+func TestListFilters(t *testing.T) {
+	t.Parallel()
+	day := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	for query, want := range map[string]proxy.Filter{
+		"":                           {Limit: 50},
+		"state=failed&backend=b":     {State: proxy.Failed, Backend: "b", Limit: 50},
+		"type=invoice.*&source=s":    {Type: "invoice.*", Source: "s", Limit: 50},
+		"account=acct_1&object=o":    {Account: "acct_1", Object: "o", Limit: 50},
+		"since=2026-11-21T00:00:00Z": {Since: day, Limit: 50},
+		"until=2026-11-21T00:00:00Z": {Until: day, Limit: 50},
+		"limit=500":                  {Limit: 500},
+		"q=evt_1":                    {ID: "evt_1", Limit: 50},
+		"q=acct_1":                   {Account: "acct_1", Limit: 50},
+		"q=in_1":                     {Object: "in_1", Limit: 50},
+		"q=invoice.paid":             {Type: "invoice.paid", Limit: 50},
+		"q=in_1&object=in_1":         {Object: "in_1", Limit: 50},
+	} {
+		f := newFakes()
+		w := ask(f.handler(""), "GET", "/api/v1/events?"+query)
+		if diff := cmp.Diff(want, f.filter); w.Code != 200 || diff != "" {
+			t.Errorf("%s: %d, (-want +got):\n%s", query, w.Code, diff)
+		}
+	}
+	for _, query := range []string{
+		"state=lost", "limit=0", "limit=501", "limit=x", "since=yesterday", "cursor=!", "cursor=YmVmb3JlOi0x", "q=in_1&object=in_2",
+	} {
+		w := ask(newFakes().handler(""), "GET", "/api/v1/events?"+query)
+		if w.Code != 422 || w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %d %s %s, want a problem 422", query, w.Code, w.Header().Get("Content-Type"), w.Body)
+		}
+	}
+}
+
+func TestAnIDOfSeveralEvents(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	w := ask(f.handler(""), "POST", "/api/v1/events/evt_twice/resend")
+	if w.Code != 409 || !strings.Contains(w.Body.String(), `"seq:4"`) || !strings.Contains(w.Body.String(), `"seq:3"`) {
+		t.Errorf("%d %s, want 409 naming both", w.Code, w.Body)
+	}
+	if f.resent != nil {
+		t.Errorf("one of them was resent: %v", f.resent)
+	}
+	if w := ask(f.handler(""), "POST", "/api/v1/events/seq:3/resend"); w.Code != 200 || !slices.Equal(f.resent, []string{"evt_twice"}) {
+		t.Errorf("by seq: %d, resent %v", w.Code, f.resent)
+	}
+}
+
+func TestResend(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	w := ask(f.handler(""), "POST", "/api/v1/events/evt_1/resend", func(r *http.Request) {
+		r.Body = io.NopCloser(strings.NewReader(`{"backends":["legacy","node"]}`))
+	})
+	if want := []string{"evt_1", "legacy", "node"}; w.Code != 200 || !slices.Equal(f.resent, want) {
+		t.Fatalf("%d %s, resent %v, want %v", w.Code, w.Body, f.resent, want)
+	}
+	want := `{"seq":2,"id":"evt_1","deliveries":[{"backend":"legacy","turn":2,"result":"new_turn"}]}`
+	if diff := cmp.Diff(decoded(t, want), decoded(t, w.Body.String())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	w = ask(f.handler(""), "POST", "/api/v1/events/evt_1/resend", func(r *http.Request) {
+		r.Body = io.NopCloser(strings.NewReader(`{"backend":"legacy"}`))
+	})
+	if w.Code != 422 {
+		t.Errorf("a misspelt key: %d, want 422, not a resend to all", w.Code)
+	}
+}
+
+func TestBodyDoesNoHarm(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	w := ask(f.handler(""), "GET", "/api/v1/events/seq:2/body")
+	if w.Code != 200 || !slices.Equal(w.Body.Bytes(), f.body) {
+		t.Fatalf("%d %q, want the very bytes", w.Code, w.Body)
+	}
+	for name, want := range map[string]string{
+		"Content-Type": "application/octet-stream", "X-Content-Type-Options": "nosniff",
+		"Content-Disposition": `attachment; filename="event-2.json"`,
+	} {
+		if got := w.Header().Get(name); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestWhoMayAsk(t *testing.T) {
+	t.Parallel()
+	header := func(name, value string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set(name, value) }
+	}
+	host := func(h string) func(*http.Request) { return func(r *http.Request) { r.Host = h } }
+	for name, c := range map[string]struct {
+		token        proxy.Secret
+		method, path string
+		edit         []func(*http.Request)
+		want         int
+	}{
+		"loopback needs no token":            {"", "GET", "/api/v1/events", nil, 200},
+		"loopback by address":                {"", "GET", "/api/v1/events", []func(*http.Request){host("127.0.0.1:8421")}, 200},
+		"loopback by IPv6":                   {"", "GET", "/api/v1/events", []func(*http.Request){host("[::1]:8421")}, 200},
+		"a name pointed at us":               {"", "GET", "/api/v1/events", []func(*http.Request){host("evil.example:8421")}, 421},
+		"a name that begins like ours":       {"", "GET", "/metrics", []func(*http.Request){host("localhost.evil.example")}, 421},
+		"no host":                            {"", "GET", "/metrics", []func(*http.Request){host("")}, 421},
+		"probes by any name":                 {"", "GET", "/readyz", []func(*http.Request){host("10.0.0.7:8421")}, 200},
+		"no token given":                     {"s3cret", "GET", "/api/v1/events", nil, 401},
+		"no token for metrics":               {"s3cret", "GET", "/metrics", nil, 401},
+		"no token for the API's description": {"s3cret", "GET", "/openapi.json", nil, 401},
+		"no token for the probes":            {"s3cret", "GET", "/livez", nil, 200},
+		"wrong token":                        {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "Bearer s3cre")}, 401},
+		"wrong scheme":                       {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "Basic s3cret")}, 401},
+		"right token":                        {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "bearer s3cret")}, 200},
+		"right token by any name": {
+			"s3cret", "GET", "/metrics",
+			[]func(*http.Request){header("Authorization", "Bearer s3cret"), host("bw.example")}, 200,
+		},
+		"another site's page reloads": {
+			"", "POST", "/api/v1/reload",
+			[]func(*http.Request){header("Sec-Fetch-Site", "cross-site")}, 403,
+		},
+		"another site's page, older browser": {
+			"", "POST", "/api/v1/reload",
+			[]func(*http.Request){header("Origin", "https://evil.example")}, 403,
+		},
+		"a tool reloads": {"", "POST", "/api/v1/reload", nil, 200},
+		"unknown path":   {"", "GET", "/api/v1/nothing", nil, 404},
+		"wrong method":   {"", "DELETE", "/api/v1/events", nil, 405},
+		"unknown event":  {"", "GET", "/api/v1/events/evt_none", nil, 404},
+		"unknown number": {"", "GET", "/api/v1/events/seq:99", nil, 404},
+		"not a number":   {"", "GET", "/api/v1/events/seq:x/body", nil, 404},
+		"the index":      {"", "GET", "/", nil, 200},
+	} {
+		w := ask(newFakes().handler(c.token), c.method, c.path, c.edit...)
+		if w.Code != c.want {
+			t.Errorf("%s: got %d %s, want %d", name, w.Code, w.Body, c.want)
+		}
+		if c.want >= 400 && w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %s, want problem details", name, w.Header().Get("Content-Type"))
+		}
+		for _, h := range []string{"Content-Security-Policy", "X-Content-Type-Options", "Cache-Control"} {
+			if w.Header().Get(h) == "" {
+				t.Errorf("%s: no %s", name, h)
+			}
+		}
+	}
+}
+
+func TestProbes(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	f.ready = errors.New("stopping")
+	if w := ask(f.handler(""), "GET", "/readyz"); w.Code != 503 || !strings.Contains(w.Body.String(), "stopping") {
+		t.Errorf("readyz: %d %s", w.Code, w.Body)
+	}
+	if w := ask(f.handler(""), "GET", "/livez"); w.Code != 200 {
+		t.Errorf("livez: %d", w.Code)
+	}
+}
+
+func TestFailuresSayNothingOfTheInside(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	f.err = errors.New("disk I/O error at /var/lib/breakwater/journal.db")
+	for _, target := range []string{"/api/v1/events", "/api/v1/events/evt_1", "/api/v1/events/seq:2/body"} {
+		w := ask(f.handler(""), "GET", target)
+		if w.Code != 503 || strings.Contains(w.Body.String(), "/var/lib") {
+			t.Errorf("%s: %d %s", target, w.Code, w.Body)
+		}
+	}
+	f.err, f.reload = nil, errors.New("routes.yaml:3:7: unknown key")
+	if w := ask(f.handler(""), "POST", "/api/v1/reload"); w.Code != 422 || !strings.Contains(w.Body.String(), "routes.yaml:3:7") {
+		t.Errorf("a bad file: %d %s, want 422 naming the place", w.Code, w.Body)
+	}
+}
+
+func TestOpenAPINamesEveryCall(t *testing.T) {
+	t.Parallel()
+	w := ask(newFakes().handler(""), "GET", "/openapi.json")
+	var doc struct{ Paths map[string]map[string]any }
+	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, method := range map[string]string{
+		"/api/v1/events": "get", "/api/v1/events/{id}": "get", "/api/v1/events/{id}/body": "get",
+		"/api/v1/events/{id}/resend": "post", "/api/v1/reload": "post",
+	} {
+		if doc.Paths[path][method] == nil {
+			t.Errorf("%s %s is not described", method, path)
+		}
+	}
+}
