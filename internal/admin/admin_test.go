@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +24,7 @@ type fakes struct {
 	tries  []proxy.Attempt
 	body   []byte
 	err    error // of every read
+	refuse error // of a resend
 	ready  error
 	reload error
 
@@ -66,7 +68,7 @@ func (f *fakes) Body(context.Context, int64) ([]byte, error) { return f.body, f.
 
 func (f *fakes) Resend(_ context.Context, k proxy.Known, backends ...string) ([]proxy.Resent, error) {
 	f.resent = append([]string{k.Event.ID}, backends...)
-	return []proxy.Resent{{Backend: "legacy", Turn: 2, Result: proxy.ResentNewTurn}}, f.err
+	return []proxy.Resent{{Backend: "legacy", Turn: 2, Result: proxy.ResentNewTurn}}, f.refuse
 }
 
 func (f *fakes) Why(string, proxy.Delivery, time.Time) string { return "breaker" }
@@ -247,6 +249,11 @@ func TestResend(t *testing.T) {
 	})
 	if w.Code != 422 {
 		t.Errorf("a misspelt key: %d, want 422, not a resend to all", w.Code)
+	}
+	f.refuse = fmt.Errorf("resend evt_1: %w: %q; there are legacy, node", proxy.ErrNoBackend, "legcy")
+	w = ask(f.handler(""), "POST", "/api/v1/events/evt_1/resend")
+	if w.Code != 422 || !strings.Contains(w.Body.String(), "there are legacy, node") {
+		t.Errorf("no such backend: %d %s, want 422 saying which there are", w.Code, w.Body)
 	}
 }
 

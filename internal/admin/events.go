@@ -174,6 +174,9 @@ func (a *api) resend(ctx context.Context, in *resendInput) (*resendOutput, error
 		backends = in.Body.Backends
 	}
 	done, err := a.Gateway.Resend(ctx, k, backends...)
+	if errors.Is(err, proxy.ErrNoBackend) {
+		return nil, huma.Error422UnprocessableEntity(err.Error())
+	}
 	if err != nil {
 		return nil, a.fail("resend", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +32,7 @@ type metrics struct {
 	commitTime    prometheus.Histogram
 	commitSize    prometheus.Histogram
 	reloadSuccess prometheus.Gauge
+	dropped       atomic.Int64 // told with what the journal dropped itself, by standing
 }
 
 var _ proxy.Observer = (*metrics)(nil)
@@ -127,6 +129,9 @@ func (m *metrics) Verified(source, reason string, age time.Duration) {
 	}
 	m.refusals.WithLabelValues(source, reason).Inc()
 }
+
+// HistoryDropped implements proxy.Observer.
+func (m *metrics) HistoryDropped() { m.dropped.Add(1) }
 
 // committed is told of each commit of the journal.
 func (m *metrics) committed(took time.Duration, operations int) {
