@@ -133,6 +133,8 @@ type Observer interface {
 	Attempted(backend, outcome string, took time.Duration)
 	// Verified: a signature was checked. reason is "" for a good one; age is now minus its timestamp.
 	Verified(source, reason string, age time.Duration)
+	// HistoryDropped: an event was delivered and answered, but the journal was too busy to take it as history.
+	HistoryDropped()
 }
 
 // Result says what became of an event. The set is closed: metrics and logs use these words.

@@ -2,49 +2,291 @@ package proxy
 
 import (
 	"context"
-	"net/http"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 // Gateway takes Stripe's events in and delivers them. Make one with New.
-type Gateway struct{}
+type Gateway struct {
+	journal  Journal
+	log      *zap.Logger
+	observer Observer
+
+	state    atomic.Pointer[state]
+	flights  flights
+	dropped  *recent // events whose history was dropped: Find cannot know them
+	memory   *semaphore.Weighted
+	memoryOf int64
+	diagnose *rate.Limiter // bounds the work done to explain a bad signature
+
+	life     context.Context // of attempts: ends when Run gives up waiting for them
+	endLife  context.CancelFunc
+	stopping chan struct{} // closed when Run stops: nobody waits for a backend any more
+	changed  chan struct{} // tells Run that Reload brought other backends
+
+	mu      sync.Mutex
+	known   map[string]*backend // every backend since the start: what they learned lives on
+	sources map[string]*sourceHealth
+	stopped bool
+	work    sync.WaitGroup // attempts and settlements under way; Add only under mu, while not stopped
+}
+
+// state is one configuration at work. It is swapped whole.
+type state struct {
+	Config
+	byPath   map[string]*source
+	byName   map[string]*source
+	backends map[string]*backend
+}
+
+// source is a Source at work.
+type source struct {
+	Source
+	name    string
+	secrets []string
+	health  *sourceHealth
+}
+
+// sourceHealth is what outlives a reload.
+type sourceHealth struct{ answered atomic.Int64 } // when Stripe last got a 2xx, unix nanoseconds; the start counts as one
 
 // New returns a Gateway for cfg. Its error names every problem of cfg, not the first only.
-func New(cfg Config) (*Gateway, error) { return &Gateway{}, nil }
-
-// ServeHTTP takes one request from Stripe.
-func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {}
-
-// Run delivers what is Pending until ctx ends. It then takes no more, lets attempts that were sent end for up to
-// DrainTimeout, settles all of them and returns nil.
-func (g *Gateway) Run(ctx context.Context) error { return nil }
+func New(cfg Config) (*Gateway, error) {
+	if cfg.Journal == nil {
+		return nil, errors.New("new gateway: Config.Journal is nil; proxy/sqlite opens one")
+	}
+	cfg = cfg.withDefaults()
+	g := &Gateway{
+		journal: cfg.Journal, log: cfg.Log, observer: cfg.Observer,
+		dropped: newRecent(), diagnose: rate.NewLimiter(2, 10),
+		memory: semaphore.NewWeighted(cfg.BodyMemory), memoryOf: cfg.BodyMemory,
+		stopping: make(chan struct{}), changed: make(chan struct{}, 1),
+		known: map[string]*backend{}, sources: map[string]*sourceHealth{},
+	}
+	g.life, g.endLife = context.WithCancel(context.Background())
+	return g, g.Reload(cfg)
+}
 
 // Reload takes new sources, backends, routes and timing, in one step; on error the old ones stay. What a backend has
 // learned (breaker, limiter, pause) lives on by its name.
-func (g *Gateway) Reload(cfg Config) error { return nil }
+func (g *Gateway) Reload(cfg Config) error {
+	cfg = cfg.withDefaults()
+	var wrong []error
+	for _, p := range cfg.Check() {
+		if !p.Warning {
+			wrong = append(wrong, fmt.Errorf("%s: %s", p.Path, p.Text))
+		}
+	}
+	targets := make(map[string]*target, len(cfg.Backends))
+	for _, name := range slices.Sorted(maps.Keys(cfg.Backends)) {
+		t, err := g.target(name, cfg.Backends[name])
+		if err != nil {
+			wrong = append(wrong, err)
+		}
+		targets[name] = t
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	st := &state{Config: cfg, byPath: map[string]*source{}, byName: map[string]*source{}, backends: map[string]*backend{}}
+	for name, c := range cfg.Sources {
+		h := g.sources[name]
+		if h == nil {
+			h = &sourceHealth{}
+			h.answered.Store(time.Now().UnixNano())
+			g.sources[name] = h
+		}
+		s := &source{Source: c, name: name, secrets: plain(c.SigningSecrets), health: h}
+		st.byPath[c.Path], st.byName[name] = s, s
+	}
+	for name, t := range targets {
+		b := g.known[name]
+		if b == nil {
+			b = newBackend(name, g.log, g.observer)
+			g.known[name] = b
+		}
+		b.apply(t)
+		st.backends[name] = b
+	}
+	g.state.Store(st)
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
 
-// Accept takes an event that was verified elsewhere the way that ServeHTTP takes a request. When it returns a nil error,
-// the promise holds for the event.
-func (g *Gateway) Accept(ctx context.Context, e *Event) (Result, error) { return "", nil }
+// target returns what the configuration says of a backend. One that has not changed keeps its connections.
+func (g *Gateway) target(name string, c Backend) (*target, error) {
+	g.mu.Lock()
+	b := g.known[name]
+	g.mu.Unlock()
+	if b != nil && c.CAFile == "" {
+		if t := b.target.Load(); reflect.DeepEqual(t.Backend, c) {
+			return t, nil
+		}
+	}
+	return newTarget(name, c)
+}
+
+func (c Config) withDefaults() Config {
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
+	or(&c.InlineTimeout, 8*time.Second)
+	or(&c.ResignAfter, time.Minute)
+	or(&c.DedupeWindow, time.Minute)
+	or(&c.DrainTimeout, 20*time.Second)
+	or(&c.ReadBody, 15*time.Second)
+	or(&c.BodyMemory, 64<<20)
+	c.Sources, c.Backends = maps.Clone(c.Sources), maps.Clone(c.Backends)
+	for name, s := range c.Sources {
+		or(&s.Tolerance, 5*time.Minute)
+		or(&s.MaxBody, 1<<20)
+		c.Sources[name] = s
+	}
+	for name, b := range c.Backends {
+		or(&b.Timeout, 30*time.Second)
+		or(&b.MaxInFlight, 64)
+		or(&b.Retry.Initial, 5*time.Second)
+		or(&b.Retry.Max, time.Hour)
+		or(&b.Retry.GiveUpAfter, 168*time.Hour)
+		or(&b.Breaker.Failures, 5)
+		or(&b.Breaker.OpenFor, 30*time.Second)
+		c.Backends[name] = b
+	}
+	return c
+}
+
+func or[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
 
 // Resend asks for deliveries of a stored event again: to the backends named, else to those it was delivered to, else to
 // those that today's routes choose.
 func (g *Gateway) Resend(ctx context.Context, k Known, backends ...string) ([]Resent, error) {
-	return nil, nil
+	st := g.state.Load()
+	if len(backends) == 0 {
+		for _, d := range k.Deliveries {
+			backends = append(backends, d.Backend)
+		}
+	}
+	if len(backends) == 0 {
+		for _, t := range st.Routes.Match(&k.Event).To {
+			backends = append(backends, t.Backend)
+		}
+	}
+	if len(backends) == 0 {
+		return nil, fmt.Errorf("resend %s: no route of today takes %q to a backend; add one, or name a backend", k.Event.ID, k.Event.Type)
+	}
+	for _, name := range backends {
+		if st.backend(name) == nil {
+			return nil, fmt.Errorf("resend %s: %w: %q; there are %s", k.Event.ID, ErrNoBackend, name,
+				strings.Join(slices.Sorted(maps.Keys(st.backends)), ", "))
+		}
+	}
+	res, err := g.journal.Resend(ctx, time.Now(), k.Event.Seq, backends)
+	if err != nil {
+		return nil, fmt.Errorf("resend %s: %w", k.Event.ID, err)
+	}
+	for _, name := range backends {
+		st.backend(name).poke()
+	}
+	return res, nil
 }
 
-// Pause holds a backend's deliveries: events are kept, nothing is sent. Resume sends again.
-func (g *Gateway) Pause(backend string) error { return nil }
+// ErrNoBackend: no backend has that name, today.
+var ErrNoBackend = errors.New("no such backend")
 
-// Resume ends a pause.
-func (g *Gateway) Resume(backend string) error { return nil }
+// backend returns the backend of that name, or the one that had it.
+func (st *state) backend(name string) *backend {
+	if b := st.backends[name]; b != nil {
+		return b
+	}
+	for _, b := range st.backends {
+		if slices.Contains(b.target.Load().Was, name) {
+			return b
+		}
+	}
+	return nil
+}
 
-// Why says why a Pending delivery waits: "backoff", "breaker", "paused", "rate", "in_flight", "lease", "no_backend" or
-// "no_secret". It is derived, never stored.
-func (g *Gateway) Why(source string, d Delivery, now time.Time) string { return "" }
+// Pause holds a backend's deliveries: events are kept, nothing is sent. The error is ErrNoBackend.
+func (g *Gateway) Pause(backend string) error { return g.setPaused(backend, true) }
+
+// Resume ends a pause. The error is ErrNoBackend.
+func (g *Gateway) Resume(backend string) error { return g.setPaused(backend, false) }
+
+func (g *Gateway) setPaused(name string, paused bool) error {
+	b := g.state.Load().backends[name]
+	if b == nil {
+		return fmt.Errorf("%w: %q", ErrNoBackend, name)
+	}
+	b.paused.Store(paused)
+	b.poke()
+	return nil
+}
+
+// Why says why a Pending delivery waits: "lease" (it is being sent), "no_backend", "no_secret", "paused", "breaker",
+// "backoff", "rate" or "in_flight" (all slots are taken). It is derived, never stored.
+func (g *Gateway) Why(source string, d Delivery, now time.Time) string {
+	st := g.state.Load()
+	b := st.backend(d.Backend)
+	switch {
+	case d.State != Pending:
+		return ""
+	case d.LeaseUntil.After(now):
+		return "lease"
+	case b == nil:
+		return "no_backend"
+	case !st.canSign(source, b):
+		return "no_secret"
+	case b.paused.Load():
+		return "paused"
+	case !b.breaker.Load().reopens().IsZero():
+		return "breaker"
+	case d.Due.After(now):
+		return "backoff"
+	case b.limiter.TokensAt(now) < 1:
+		return "rate"
+	}
+	return "in_flight"
+}
+
+// canSign reports whether an event of a source that may have gone can still be signed for a backend.
+func (st *state) canSign(source string, b *backend) bool {
+	s := st.byName[source]
+	return len(b.target.Load().secrets) > 0 || s != nil && len(s.secrets) > 0
+}
 
 // Backends returns how each backend does, by name.
-func (g *Gateway) Backends() []BackendStatus { return nil }
+func (g *Gateway) Backends() []BackendStatus {
+	st := g.state.Load()
+	out := make([]BackendStatus, 0, len(st.backends))
+	for _, name := range slices.Sorted(maps.Keys(st.backends)) {
+		out = append(out, st.backends[name].status())
+	}
+	return out
+}
 
 // BackendStatus is how a backend does at this moment.
 type BackendStatus struct {
@@ -57,4 +299,26 @@ type BackendStatus struct {
 	LastSuccess time.Time
 	LastError   string
 	LastErrorAt time.Time
+}
+
+type unobserved struct{}
+
+func (unobserved) Answered(string, Result, time.Duration)  {}
+func (unobserved) Attempted(string, string, time.Duration) {}
+func (unobserved) Verified(string, string, time.Duration)  {}
+func (unobserved) HistoryDropped()                         {}
+
+// Field names of the log. Dashboards and searches rest on them.
+const (
+	keyEventID   = "event_id"
+	keyEventType = "event_type"
+	keySource    = "source"
+	keyBackend   = "backend"
+	keyAttempt   = "attempt"
+	keyStatus    = "status"
+	keyOutcome   = "outcome"
+)
+
+func millis(d time.Duration) zap.Field {
+	return zap.Float64("duration_ms", float64(d.Microseconds())/1000)
 }

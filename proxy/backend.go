@@ -1,0 +1,267 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+)
+
+// backend is a Backend at work. It lives on by its name across reloads, with what it has learned: breaker, limiter,
+// slots, pause. What the configuration says of it is its target, swapped whole.
+type backend struct {
+	name     string
+	log      *zap.Logger
+	seen     Observer
+	target   atomic.Pointer[target]
+	breaker  atomic.Pointer[breaker]
+	limiter  *rate.Limiter
+	slots    *slots
+	paused   atomic.Bool
+	wake     chan struct{} // says to the drain: look again
+	nextLook atomic.Int64  // when the drain looks again, unix nanoseconds; 0 while it is at work
+	settler  chan Settlement
+
+	mu          sync.Mutex
+	lastSuccess time.Time
+	lastError   string
+	lastErrorAt time.Time
+}
+
+// target is what the configuration says of a backend, ready for use.
+type target struct {
+	Backend
+	url       *url.URL
+	secrets   []string
+	transport *http.Transport
+}
+
+// breaker is gobreaker with the time at which it opened, which gobreaker does not tell.
+type breaker struct {
+	*gobreaker.TwoStepCircuitBreaker[struct{}]
+	Breaker
+	openUntil atomic.Int64 // unix nanoseconds
+}
+
+// errNotCounted ends a breaker's step that says nothing about the backend.
+var errNotCounted = errors.New("not counted")
+
+func newBackend(name string, log *zap.Logger, seen Observer) *backend {
+	b := &backend{
+		name: name, log: log, seen: seen, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(rate.Inf, 1),
+		settler: make(chan Settlement, 1024),
+	}
+	b.slots = newSlots(0, b.poke)
+	return b
+}
+
+// apply makes t what the backend is from now on.
+func (b *backend) apply(t *target) {
+	old := b.target.Swap(t)
+	if old != nil && old != t {
+		old.transport.CloseIdleConnections()
+	}
+	b.slots.resize(t.MaxInFlight)
+	if t.Rate > 0 {
+		b.limiter.SetBurst(max(1, int(t.Rate)))
+		b.limiter.SetLimit(rate.Limit(t.Rate))
+	} else {
+		b.limiter.SetLimit(rate.Inf)
+	}
+	if br := b.breaker.Load(); br == nil || br.Breaker != t.Breaker {
+		b.breaker.Store(b.newBreaker(t.Breaker))
+	}
+	b.poke()
+}
+
+func (b *backend) newBreaker(c Breaker) *breaker {
+	br := &breaker{Breaker: c}
+	br.TwoStepCircuitBreaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:        b.name,
+		MaxRequests: 1,
+		Timeout:     c.OpenFor,
+		ReadyToTrip: func(n gobreaker.Counts) bool { return int(n.ConsecutiveFailures) >= c.Failures },
+		IsExcluded:  func(err error) bool { return errors.Is(err, errNotCounted) },
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			switch to {
+			case gobreaker.StateOpen:
+				br.openUntil.Store(time.Now().Add(c.OpenFor).UnixNano())
+			case gobreaker.StateClosed:
+				b.slots.recovering()
+			}
+			b.log.Warn("breaker", zap.String(keyBackend, b.name), zap.Stringer("from", from), zap.Stringer("to", to))
+		},
+	})
+	return br
+}
+
+// reopens returns when an open breaker lets a probe pass; the zero time when it is not open.
+func (br *breaker) reopens() time.Time {
+	if br.State() != gobreaker.StateOpen {
+		return time.Time{}
+	}
+	return time.Unix(0, br.openUntil.Load())
+}
+
+func (br *breaker) halfOpen() bool { return br.State() == gobreaker.StateHalfOpen }
+
+// poke makes the drain look again.
+func (b *backend) poke() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// names returns the names whose deliveries are this backend's: its own and those that it had.
+func (b *backend) names() []string { return append([]string{b.name}, b.target.Load().Was...) }
+
+// try is one attempt to be made.
+type try struct {
+	n           int // 1 for the first of its turn
+	trigger     Trigger
+	secrets     []string // the source's signing secrets
+	resignAfter time.Duration
+	drained     bool // holds a drain's slot, not a live one's
+}
+
+// attempt makes one attempt under the breaker, on a slot that the caller holds and attempt gives back. When the breaker
+// refuses, nothing is sent and ok is false.
+func (b *backend) attempt(ctx context.Context, ev *Event, t try) (o outcome, ok bool) {
+	done, err := b.breaker.Load().Allow()
+	if err != nil {
+		b.slots.release(1, t.drained)
+		return outcome{}, false
+	}
+	o = b.forward(ctx, ev, t)
+	done(o.verdict())
+	switch o.verdict() {
+	case nil:
+		b.slots.succeeded(t.drained)
+	case errNotCounted:
+		b.slots.release(1, t.drained)
+	default:
+		b.slots.failed(t.drained)
+	}
+	b.note(ev, o)
+	return o, true
+}
+
+// note keeps, counts and logs how an attempt ended.
+func (b *backend) note(ev *Event, o outcome) {
+	b.mu.Lock()
+	if o.Outcome == OutcomeDelivered {
+		b.lastSuccess = o.Started.Add(o.Duration)
+	} else {
+		b.lastError, b.lastErrorAt = o.Error, o.Started.Add(o.Duration)
+	}
+	b.mu.Unlock()
+	b.seen.Attempted(b.name, o.Outcome, o.Duration)
+	level := zap.InfoLevel
+	if o.Outcome != OutcomeDelivered {
+		level = zap.WarnLevel
+	}
+	if e := b.log.Check(level, "attempt"); e != nil {
+		e.Write(zap.String(keyEventID, ev.ID), zap.String(keyEventType, ev.Type), zap.String(keySource, ev.Source),
+			zap.String(keyBackend, b.name), zap.Int(keyAttempt, o.N), zap.Int(keyStatus, o.Status),
+			zap.String(keyOutcome, o.Outcome), millis(o.Duration), zap.String("trigger", string(o.Trigger)),
+			zap.String("error", o.Error), b.versionHint(ev))
+	}
+}
+
+// versionHint warns of an event that the backend's Stripe library was not made for.
+func (b *backend) versionHint(ev *Event) zap.Field {
+	want := b.target.Load().APIVersion
+	if want == "" || ev.APIVersion == "" || want == ev.APIVersion {
+		return zap.Skip()
+	}
+	return zap.String("hint", "the event's api_version is "+ev.APIVersion+", the backend expects "+want)
+}
+
+// status is a snapshot for people.
+func (b *backend) status() BackendStatus {
+	used, limit, maximum := b.slots.state()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return BackendStatus{
+		Name: b.name, Breaker: b.breaker.Load().State().String(), Paused: b.paused.Load(),
+		InFlight: used, Slots: limit, MaxInFlight: maximum,
+		LastSuccess: b.lastSuccess, LastError: b.lastError, LastErrorAt: b.lastErrorAt,
+	}
+}
+
+// handshakeError marks a TLS handshake that did not succeed, so that it is not taken for a dial.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return "tls handshake: " + e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
+
+const (
+	dialTimeout      = 5 * time.Second
+	handshakeTimeout = 5 * time.Second
+	idleConnTimeout  = 90 * time.Second
+	maxAnswerHeader  = 64 << 10
+)
+
+func newTarget(name string, c Backend) (*target, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: url: %w", name, err)
+	}
+	tc := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("backend %s: ca_file: %w", name, err)
+		}
+		tc.RootCAs = x509.NewCertPool()
+		if !tc.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("backend %s: ca_file %s: no certificate in it, PEM is expected", name, c.CAFile)
+		}
+	}
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	t := &target{Backend: c, url: u, secrets: plain(c.SigningSecrets)}
+	t.transport = &http.Transport{
+		DialContext: dialer.DialContext,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+			defer cancel()
+			conn := tls.Client(raw, tc)
+			if err := conn.HandshakeContext(ctx); err != nil {
+				raw.Close()
+				return nil, &handshakeError{err}
+			}
+			return conn, nil
+		},
+		MaxIdleConnsPerHost:    c.MaxInFlight,
+		IdleConnTimeout:        idleConnTimeout,
+		DisableCompression:     true, // an answer is passed on as it came
+		MaxResponseHeaderBytes: maxAnswerHeader,
+		WriteBufferSize:        16 << 10, // headers and a usual body leave in one write
+	}
+	return t, nil
+}
+
+func plain(secrets []Secret) []string {
+	out := make([]string, len(secrets))
+	for i, s := range secrets {
+		out[i] = string(s)
+	}
+	return out
+}

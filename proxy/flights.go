@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+)
+
+// flights are the events in hand, by key: a second arrival waits for the first one's outcome. An entry lives until its
+// attempts have ended and their result is committed, or visible to Find.
+type flights struct {
+	mu sync.Mutex
+	m  map[Key]*flight
+}
+
+type flight struct {
+	decided chan struct{} // closed when fate is known
+	fate    fate
+}
+
+// fate is what the promise rests on for an event.
+type fate int
+
+const (
+	fateRefused   fate = iota // on nothing: Stripe keeps the event
+	fateStored                // on stable storage
+	fateDelivered             // on every backend's 2xx
+	fateSettled               // on what the journal already said: suppressed or ignored
+)
+
+// join returns the flight of a key, and whether the caller is the one who opened it and must decide and end it.
+func (f *flights) join(k Key) (fl *flight, first bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fl := f.m[k]; fl != nil {
+		return fl, false
+	}
+	if f.m == nil {
+		f.m = map[Key]*flight{}
+	}
+	fl = &flight{decided: make(chan struct{})}
+	f.m[k] = fl
+	return fl, true
+}
+
+// end takes a flight out. It is in nobody's hand any more.
+func (f *flights) end(k Key) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.m, k)
+}
+
+func (fl *flight) decide(ft fate) {
+	fl.fate = ft
+	close(fl.decided)
+}
+
+// recent is a bounded set of events that were delivered and answered but that the journal does not know.
+type recent struct {
+	mu   sync.Mutex
+	at   map[Key]time.Time
+	ring []Key
+	next int
+}
+
+const recentSize = 4096
+
+func newRecent() *recent { return &recent{at: map[Key]time.Time{}, ring: make([]Key, recentSize)} }
+
+func (r *recent) add(k Key, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.at[k]; !ok {
+		delete(r.at, r.ring[r.next])
+		r.ring[r.next] = k
+		r.next = (r.next + 1) % recentSize
+	}
+	r.at[k] = at
+}
+
+// find returns when Stripe had our answer to an event in the set.
+func (r *recent) find(k Key) (time.Time, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, ok := r.at[k]
+	return at, ok
+}

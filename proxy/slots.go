@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// liveWindow is how long after its last event live traffic is held to go on.
+const liveWindow = time.Second
+
+// slots bounds how many attempts a backend gets at once, inline and retried together. After an outage the bound starts
+// at one and grows with each success, so that a backend that just came up is not knocked down by its own backlog.
+type slots struct {
+	mu       sync.Mutex
+	max      int // what is configured
+	limit    int // what is allowed now; below max only while the backend recovers
+	used     int // of which drained are by retried deliveries
+	drained  int
+	lastLive time.Time
+	waiting  []chan struct{} // live attempts, first come first served; they go before the drain
+	freed    func()          // called, without the lock, when a slot became free
+}
+
+func newSlots(n int, freed func()) *slots { return &slots{max: n, limit: n, freed: freed} }
+
+// acquire takes a slot for a live attempt, and waits for one until ctx ends.
+func (s *slots) acquire(ctx context.Context, now time.Time) bool {
+	if s.tryAcquire(now) {
+		return true
+	}
+	got := make(chan struct{})
+	s.mu.Lock()
+	s.waiting = append(s.waiting, got)
+	s.grant()
+	s.mu.Unlock()
+	select {
+	case <-got:
+		return true
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, w := range s.waiting {
+		if w == got {
+			s.waiting = append(s.waiting[:i], s.waiting[i+1:]...)
+			return false
+		}
+	}
+	return true // granted at the last moment
+}
+
+// tryAcquire takes a slot for a live attempt if one is free and nobody waits.
+func (s *slots) tryAcquire(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastLive = now
+	if len(s.waiting) > 0 || s.used >= s.limit {
+		return false
+	}
+	s.used++
+	return true
+}
+
+// drain takes up to n slots for retried deliveries and returns how many it got: none while live attempts wait, and no
+// more than half of the slots while live events arrive. It takes nothing when it could take less than a quarter of
+// what it may hold, so that deliveries are leased in batches.
+func (s *slots) drain(n int, now time.Time) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	allowed := s.limit
+	if now.Sub(s.lastLive) < liveWindow {
+		allowed = max(1, s.limit/2)
+	}
+	free := min(n, allowed-s.drained, s.limit-s.used-len(s.waiting))
+	if free <= 0 || free < min(n, allowed/4) {
+		return 0
+	}
+	s.used += free
+	s.drained += free
+	return free
+}
+
+// release gives n slots back that nothing was sent on.
+func (s *slots) release(n int, drained bool) { s.done(n, drained, func() {}) }
+
+// succeeded gives a slot back after the backend answered well: while it recovers it is allowed one more.
+func (s *slots) succeeded(drained bool) {
+	s.done(1, drained, func() { s.limit = min(s.max, s.limit+1) })
+}
+
+// failed gives a slot back after a failure: while the backend recovers it is allowed half.
+func (s *slots) failed(drained bool) {
+	s.done(1, drained, func() {
+		if s.limit < s.max {
+			s.limit = max(1, s.limit/2)
+		}
+	})
+}
+
+func (s *slots) done(n int, drained bool, adjust func()) {
+	s.mu.Lock()
+	s.used -= n
+	if drained {
+		s.drained -= n
+	}
+	adjust()
+	s.grant()
+	s.mu.Unlock()
+	s.freed()
+}
+
+// recovering starts over with one slot: the breaker has just closed again.
+func (s *slots) recovering() {
+	s.mu.Lock()
+	s.limit = 1
+	s.mu.Unlock()
+}
+
+// resize sets what is configured.
+func (s *slots) resize(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limit == s.max || s.limit > n {
+		s.limit = n
+	}
+	s.max = n
+	s.grant()
+}
+
+// grant hands free slots to those who wait. The lock is held.
+func (s *slots) grant() {
+	for len(s.waiting) > 0 && s.used < s.limit {
+		s.used++
+		close(s.waiting[0])
+		s.waiting = s.waiting[1:]
+	}
+}
+
+func (s *slots) state() (used, limit, maximum int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used, s.limit, s.max
+}
