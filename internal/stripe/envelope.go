@@ -43,9 +43,9 @@ func Parse(body []byte) (Envelope, error) {
 		p.Account = accountOf(p.context)
 	}
 	if p.Object == "" {
-		p.Object = p.related
+		p.Object, p.isCustomer = p.related, p.relatedIsCustomer
 	}
-	if p.Customer == "" && p.kind == "customer" {
+	if p.Customer == "" && p.isCustomer {
 		p.Customer = p.Object
 	}
 	return p.Envelope, nil
@@ -64,9 +64,10 @@ func accountOf(context string) string {
 type parser struct {
 	scanner
 	Envelope
-	context string
-	related string // related_object.id
-	kind    string // data.object.object or related_object.type
+	context           string
+	isCustomer        bool   // by data.object.object
+	related           string // related_object.id
+	relatedIsCustomer bool   // by related_object.type
 }
 
 var (
@@ -149,7 +150,7 @@ func (p *parser) object() {
 		case "id":
 			p.Object = p.label()
 		case "object":
-			p.kind = p.label()
+			p.isCustomer = p.is("customer")
 		case "customer":
 			if p.peek() == '{' {
 				p.customer()
@@ -184,9 +185,7 @@ func (p *parser) relatedObject() {
 		case "id":
 			p.related = p.label()
 		case "type":
-			if kind := p.label(); p.kind == "" {
-				p.kind = kind
-			}
+			p.relatedIsCustomer = p.is("customer")
 		default:
 			p.skip()
 		}
@@ -245,6 +244,19 @@ func (p *parser) label() string {
 		return ""
 	}
 	return s
+}
+
+// is passes a value and reports whether it is that string.
+func (p *parser) is(word string) bool {
+	if p.peek() != '"' {
+		p.skip()
+		return false
+	}
+	from := p.i
+	if p.str() {
+		return unquote(p.b[from:p.i], maxName) == word
+	}
+	return string(p.b[from+1:max(p.i-1, from+1)]) == word
 }
 
 func (p *parser) boolean(what string) bool {

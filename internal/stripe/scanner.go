@@ -36,13 +36,13 @@ func (s *scanner) unexpected(want string) {
 
 // peek skips white space and returns the next byte, 0 at the end.
 func (s *scanner) peek() byte {
-	for s.i < len(s.b) {
-		switch c := s.b[s.i]; c {
-		case ' ', '\n', '\r', '\t':
-			s.i++
-		default:
-			return c
-		}
+	i := s.i
+	for i < len(s.b) && blank[s.b[i]] {
+		i++
+	}
+	s.i = i
+	if i < len(s.b) {
+		return s.b[i]
 	}
 	return 0
 }
@@ -211,6 +211,8 @@ func (s *scanner) after(n *nest) bool {
 	return false
 }
 
+var blank = [256]bool{' ': true, '\t': true, '\n': true, '\r': true}
+
 // plain has the bytes that stand for themselves in a string and need no further look.
 var plain = func() (t [256]bool) {
 	for c := ' '; c < 0x80; c++ {
@@ -223,11 +225,16 @@ var plain = func() (t [256]bool) {
 func (s *scanner) str() (escaped bool) {
 	from, wide := s.i, false
 	s.i++
-	for s.i < len(s.b) {
-		c := s.b[s.i]
-		switch {
-		case plain[c]:
-			s.i++
+	for {
+		i := s.i
+		for i < len(s.b) && plain[s.b[i]] {
+			i++
+		}
+		if s.i = i; i == len(s.b) {
+			s.unexpected("the rest of a string")
+			return escaped
+		}
+		switch c := s.b[i]; {
 		case c == '"':
 			s.i++
 			if wide && !utf8.Valid(s.b[from:s.i]) {
@@ -248,8 +255,6 @@ func (s *scanner) str() (escaped bool) {
 			return escaped
 		}
 	}
-	s.unexpected("the rest of a string")
-	return escaped
 }
 
 func (s *scanner) escape() {

@@ -75,8 +75,8 @@ func Verify(body []byte, header []string, secrets []string, tolerance time.Durat
 	case age > tolerance:
 		err := fmt.Errorf("%w: signed %v ago, tolerance %v", webhook.ErrTooOld, age.Truncate(time.Second), tolerance)
 		return Signature{}, &Failure{Reason: TooOld, Age: age, Genuine: true, Err: err}
-	case -age > tolerance:
-		err := fmt.Errorf("%w: by %v, tolerance %v", errAhead, -age.Truncate(time.Second), tolerance)
+	case age < -tolerance: // -age would overflow for the year 9999
+		err := fmt.Errorf("%w: by %v, tolerance %v", errAhead, age.Abs().Truncate(time.Second), tolerance)
 		return Signature{}, &Failure{Reason: TooFarAhead, Age: age, Genuine: true, Err: err}
 	}
 	return Signature{Time: h.time, Secret: i}, nil
