@@ -26,6 +26,7 @@ func (g *Gateway) accept(x *exchange, unparsed error) verdict {
 		defer x.free()
 		return g.follow(x, match, fl)
 	}
+	x.flight = fl
 	plan, ft, known := g.plan(x, match)
 	if known && len(plan) == 0 {
 		fl.decide(ft)
@@ -33,6 +34,19 @@ func (g *Gateway) accept(x *exchange, unparsed error) verdict {
 		return g.duplicate(x, match, ft)
 	}
 	return g.handle(x, match, plan, fl, unparsed)
+}
+
+// abandon is deferred: when handling an event panics, its repeats must not wait for it for ever.
+func (g *Gateway) abandon(x *exchange) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if x.flight != nil {
+		x.flight.decide(fateRefused)
+		g.flights.end(x.event.Key())
+	}
+	panic(p)
 }
 
 // plan says which deliveries this arrival makes, and whether the event was known before.

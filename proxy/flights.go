@@ -13,6 +13,7 @@ type flights struct {
 }
 
 type flight struct {
+	once    sync.Once
 	decided chan struct{} // closed when fate is known
 	fate    fate
 }
@@ -49,9 +50,12 @@ func (f *flights) end(k Key) {
 	delete(f.m, k)
 }
 
+// decide says what became of the event. Only the first call counts.
 func (fl *flight) decide(ft fate) {
-	fl.fate = ft
-	close(fl.decided)
+	fl.once.Do(func() {
+		fl.fate = ft
+		close(fl.decided)
+	})
 }
 
 // recent is a bounded set of events that were delivered and answered but that the journal does not know.

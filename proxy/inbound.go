@@ -32,14 +32,16 @@ type exchange struct {
 	source *source
 	event  *Event
 	free   func() // gives the body's memory back
-	inline bool   // attempts may be made: the gateway was not stopping when the request came
-	lifted bool   // a hold was lifted, because the source gave no 2xx for too long
+	flight *flight
+	inline bool // attempts may be made: the gateway was not stopping when the request came
+	lifted bool // a hold was lifted, because the source gave no 2xx for too long
 }
 
 // ServeHTTP takes one request from Stripe: the way of an event from top to bottom. A 2xx leaves only under the promise.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{state: g.state.Load(), w: w, r: r, start: time.Now(), free: func() {}}
 	defer g.enter(x)()
+	defer g.abandon(x)
 	v := g.take(x)
 	answered := g.answer(x, v)
 	if v.after != nil {
@@ -77,12 +79,13 @@ func (g *Gateway) Accept(ctx context.Context, e *Event) (Result, error) {
 		return ResultRefused, fmt.Errorf("accept %s: %w", e.ID, err)
 	}
 	defer g.enter(x)()
+	defer g.abandon(x)
 	v := g.accept(x, nil)
 	if v.after != nil {
 		v.after(time.Now())
 	}
 	g.note(x, v)
-	if v.status > 299 {
+	if v.status > 299 && v.result != ResultHeld {
 		return v.result, fmt.Errorf("accept %s: %s", e.ID, v.reason)
 	}
 	return v.result, nil

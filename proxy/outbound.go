@@ -174,7 +174,11 @@ func (b *backend) room(now time.Time) (n int, until time.Time) {
 			return 0, now.Add(time.Duration(missing / float64(b.limiter.Limit()) * float64(time.Second)))
 		}
 	}
-	return b.slots.drain(n, now), time.Time{}
+	n, short := b.slots.drain(n, now)
+	if short {
+		until = now.Add(batchWait)
+	}
+	return n, until
 }
 
 // sleep waits until it is time, or the backend is poked, or the earliest due time that dueAt was told of.

@@ -18,6 +18,7 @@ type slots struct {
 	used     int // of which drained are by retried deliveries
 	drained  int
 	lastLive time.Time
+	few      time.Time       // since when the drain has been offered less than a batch
 	waiting  []chan struct{} // live attempts, first come first served; they go before the drain
 	freed    func()          // called, without the lock, when a slot became free
 }
@@ -62,10 +63,13 @@ func (s *slots) tryAcquire(now time.Time) bool {
 	return true
 }
 
+// batchWait is how long the drain waits for slots to come free together, so that deliveries are leased in batches.
+const batchWait = 5 * time.Millisecond
+
 // drain takes up to n slots for retried deliveries and returns how many it got: none while live attempts wait, and no
-// more than half of the slots while live events arrive. It takes nothing when it could take less than a quarter of
-// what it may hold, so that deliveries are leased in batches.
-func (s *slots) drain(n int, now time.Time) int {
+// more than half of the slots while live events arrive. Few slots are not taken at once; short then says that asking
+// again after batchWait will take them.
+func (s *slots) drain(n int, now time.Time) (got int, short bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	allowed := s.limit
@@ -73,12 +77,21 @@ func (s *slots) drain(n int, now time.Time) int {
 		allowed = max(1, s.limit/2)
 	}
 	free := min(n, allowed-s.drained, s.limit-s.used-len(s.waiting))
-	if free <= 0 || free < min(n, allowed/4) {
-		return 0
+	switch {
+	case free <= 0:
+		s.few = time.Time{}
+		return 0, false
+	case free >= min(n, allowed/4):
+	case s.few.IsZero():
+		s.few = now
+		return 0, true
+	case now.Sub(s.few) < batchWait:
+		return 0, true
 	}
+	s.few = time.Time{}
 	s.used += free
 	s.drained += free
-	return free
+	return free, false
 }
 
 // release gives n slots back that nothing was sent on.
