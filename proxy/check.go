@@ -83,7 +83,7 @@ func (k *checker) checkSources() {
 		k.checkNotNegative(at+".tolerance", int64(s.Tolerance))
 		k.checkNotNegative(at+".max_body", s.MaxBody)
 		if cmp.Or(s.MaxBody, 1<<20) > cmp.Or(k.BodyMemory, 64<<20) && k.BodyMemory >= 0 {
-			k.fail(at+".max_body", "larger than limits.body_memory: such a body could never be read")
+			k.fail(at+".max_body", "max_body is larger than limits.body_memory: such a body could never be read")
 		}
 	}
 }
@@ -112,7 +112,7 @@ func (k *checker) checkName(at, name string) {
 
 func (k *checker) checkNotNegative(at string, n int64) {
 	if n < 0 {
-		k.fail(at, "must not be negative")
+		k.fail(at, "%s must not be negative", at[strings.LastIndexByte(at, '.')+1:])
 	}
 }
 
@@ -127,10 +127,10 @@ func (k *checker) checkBackends() {
 		k.checkHeaders(at+".headers", b.Headers)
 		k.checkSuccess(at+".success", b.Success)
 		if strings.ContainsAny(b.Host, "/@?#") || strings.ContainsFunc(b.Host, unprintable) {
-			k.fail(at+".host", "must be a host name, with a port if need be: no scheme, no path")
+			k.fail(at+".host", "host must be a host name, with a port if need be: no scheme, no path")
 		}
 		if !slices.Contains([]string{"", "http", "https"}, b.ForwardedProto) {
-			k.fail(at+".forwarded_proto", `must be "http" or "https"`)
+			k.fail(at+".forwarded_proto", `forwarded_proto must be "http" or "https"`)
 		}
 		for i, old := range b.Was {
 			at := fmt.Sprintf("%s.was[%d]", at, i)
@@ -153,32 +153,32 @@ func (k *checker) checkURL(at string, b *Backend) {
 	case b.URL == "":
 		k.fail(at, "no url: where are events forwarded to? Such as http://127.0.0.1:8000/webhook.php")
 	case err != nil || strings.ContainsFunc(b.URL, unprintable):
-		k.fail(at, "is not a URL")
+		k.fail(at, "url is not a URL")
 	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-		k.fail(at, "must be absolute, such as http://127.0.0.1:8000/webhook.php")
+		k.fail(at, "url must be absolute, such as http://127.0.0.1:8000/webhook.php")
 	case u.User != nil:
-		k.fail(at, `must not hold a user or password: send them with headers, {Authorization: "Basic ..."}`)
+		k.fail(at, `url must not hold a user or password: send them with headers, {Authorization: "Basic ..."}`)
 	case u.Fragment != "":
-		k.fail(at, "has a fragment (#...), which is never sent: remove it")
+		k.fail(at, "url has a fragment (#...), which is never sent: remove it")
 	case u.Scheme == "http" && b.CAFile != "":
-		k.warn(at, "is http, so ca_file has no effect: write https")
+		k.warn(at, "url is http, so ca_file has no effect: write https")
 	}
 }
 
 func (k *checker) checkLimits(at string, b *Backend) {
 	k.checkNotNegative(at+".timeout", int64(b.Timeout))
 	if b.Timeout > maxTimeout {
-		k.fail(at+".timeout", "at most %s", short(maxTimeout))
+		k.fail(at+".timeout", "timeout is at most %s", short(maxTimeout))
 	}
 	k.checkNotNegative(at+".max_in_flight", int64(b.MaxInFlight))
 	if b.Rate < 0 || math.IsNaN(b.Rate) || math.IsInf(b.Rate, 0) {
-		k.fail(at+".rate", "must not be negative")
+		k.fail(at+".rate", "rate must not be negative")
 	}
 	k.checkNotNegative(at+".retry.initial", int64(b.Retry.Initial))
 	k.checkNotNegative(at+".retry.max", int64(b.Retry.Max))
 	k.checkNotNegative(at+".retry.give_up_after", int64(b.Retry.GiveUpAfter))
 	if first, most := cmp.Or(b.Retry.Initial, 5*time.Second), cmp.Or(b.Retry.Max, time.Hour); first > most && most > 0 {
-		k.fail(at+".retry.max", "%s is less than retry.initial, %s", short(most), short(first))
+		k.fail(at+".retry.max", "retry.max, %s, is less than retry.initial, %s", short(most), short(first))
 	}
 	k.checkNotNegative(at+".breaker.failures", int64(b.Breaker.Failures))
 	k.checkNotNegative(at+".breaker.open_for", int64(b.Breaker.OpenFor))
@@ -221,7 +221,7 @@ func (k *checker) checkHeaders(at string, headers map[string]Secret) {
 func (k *checker) checkSuccess(at string, s Success) {
 	for i, r := range s.Status {
 		if r.From < 200 || r.To > 599 || r.From > r.To {
-			k.fail(fmt.Sprintf("%s.status[%d]", at, i), "must be a status, or a range such as 200-299, from 200 to 599")
+			k.fail(fmt.Sprintf("%s.status[%d]", at, i), "status must be a number, or a range such as 200-299, from 200 to 599")
 		}
 	}
 	for i, text := range s.BodyNot {

@@ -58,7 +58,7 @@ func (k *checker) checkTargets(at string, r *Route) {
 	}
 	for _, glob := range []struct{ key, text string }{{"account", r.Account}, {"api_version", r.APIVersion}} {
 		if strings.ContainsFunc(glob.text, unprintable) {
-			k.fail(at+"."+glob.key, "has blanks in it: it matches nothing")
+			k.fail(at+"."+glob.key, "%s has blanks in it: it matches nothing", glob.key)
 		}
 	}
 	for i, name := range r.To {
@@ -74,10 +74,10 @@ func (k *checker) checkTargets(at string, r *Route) {
 func (k *checker) checkAnswer(at string, r *Route) {
 	k.checkNotNegative(at+".hold_for", int64(r.HoldFor))
 	if r.HoldFor > maxHoldFor {
-		k.fail(at+".hold_for", "at most %s: after 72h Stripe stops waiting, and later disables the endpoint", short(maxHoldFor))
+		k.fail(at+".hold_for", "hold_for is at most %s: after 72h Stripe stops waiting, and later disables the endpoint", short(maxHoldFor))
 	}
 	if r.HoldFor != 0 && r.Answer != AnswerBackend {
-		k.fail(at+".hold_for", "only goes with answer: backend")
+		k.fail(at+".hold_for", "hold_for only goes with answer: backend")
 	}
 	if r.Fallback != nil {
 		k.checkFallback(at+".fallback", r)
@@ -86,7 +86,7 @@ func (k *checker) checkAnswer(at string, r *Route) {
 	case "", AnswerAlways:
 	case AnswerBackend:
 		if r.Queued {
-			k.fail(at+".deliver", "queued does not go with answer: backend: Stripe's answer is the backend's")
+			k.fail(at+".deliver", "deliver: queued does not go with answer: backend: Stripe's answer is the backend's")
 		}
 	case AnswerRelay:
 		k.checkRelay(at, r)
@@ -100,10 +100,10 @@ func (k *checker) checkAnswer(at string, r *Route) {
 
 func (k *checker) checkRelay(at string, r *Route) {
 	if r.Continue {
-		k.fail(at+".continue", "does not go with answer: relay: Stripe takes one answer, from one backend")
+		k.fail(at+".continue", "continue does not go with answer: relay: Stripe takes one answer, from one backend")
 	}
 	if r.Queued {
-		k.fail(at+".deliver", "queued does not go with answer: relay: Stripe waits for the answer")
+		k.fail(at+".deliver", "deliver: queued does not go with answer: relay: Stripe waits for the answer")
 	}
 	switch {
 	case len(r.To) > 1:
@@ -115,10 +115,10 @@ func (k *checker) checkRelay(at string, r *Route) {
 
 func (k *checker) checkFallback(at string, r *Route) {
 	if r.Answer != AnswerRelay {
-		k.fail(at, "only goes with answer: relay")
+		k.fail(at, "fallback only goes with answer: relay")
 	}
 	if s := r.Fallback.Status; s < 200 || s > 599 {
-		k.fail(at+".status", "must be a status from 200 to 599")
+		k.fail(at+".status", "fallback.status must be from 200 to 599")
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Fallback.Header)) {
 		if !token(name) {

@@ -1,0 +1,170 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// build makes a File of a document, and checks what takes more than one value to see.
+func (d *decoder) build(doc *document, f *File) {
+	f.Listen, f.Admin, f.TLS, f.Limits = doc.Listen, doc.Admin, doc.TLS, doc.Limits
+	f.JournalLimits, f.Retention, f.ShutdownDelay = doc.JournalLimits, doc.Retention, doc.ShutdownDelay
+	f.Proxy = proxy.Config{
+		Sources:        map[string]proxy.Source{},
+		Backends:       map[string]proxy.Backend{},
+		InlineTimeout:  doc.InlineTimeout,
+		ResignAfter:    doc.ResignAfter,
+		DedupeWindow:   doc.DedupeWindow,
+		DrainTimeout:   doc.DrainTimeout,
+		ReadBody:       doc.Limits.ReadBody,
+		BodyMemory:     doc.Limits.BodyMemory,
+		TrustedProxies: doc.Trusted,
+	}
+	for name, s := range doc.Sources {
+		f.Proxy.Sources[name] = proxy.Source(s)
+	}
+	for _, name := range slices.Sorted(maps.Keys(doc.Backends)) {
+		f.Proxy.Backends[name] = d.backend("backends."+name, doc.Backends[name])
+	}
+	for i := range doc.Routes {
+		f.Proxy.Routes = append(f.Proxy.Routes, doc.Routes[i].route())
+	}
+	if doc.Version != 1 && !d.bad["version"] {
+		d.fail("version", "this gateway reads version 1 of the file")
+	}
+	f.Journal = d.journal(doc.Journal)
+	d.checkListeners(f)
+	d.checkTLS(&f.TLS)
+	d.checkProxy(&f.Proxy)
+}
+
+func (d *decoder) backend(path string, b backend) proxy.Backend {
+	if b.CAFile != "" {
+		b.CAFile = d.fromDir(b.CAFile)
+		if pem, err := readFile(b.CAFile, 1<<20); err != nil {
+			d.fail(path+".ca_file", "%v", err)
+		} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			d.fail(path+".ca_file", "the file holds no certificate in PEM form")
+		}
+	}
+	return proxy.Backend{
+		URL: b.URL, Timeout: b.Timeout, MaxInFlight: b.MaxInFlight, Rate: b.Rate,
+		Retry: proxy.Retry(b.Retry), Breaker: proxy.Breaker(b.Breaker), Success: proxy.Success(b.Success),
+		SigningSecrets: b.SigningSecrets, Headers: b.Headers, Host: b.Host, CAFile: b.CAFile,
+		ForwardedProto: b.ForwardedProto, APIVersion: b.APIVersion, Was: b.Was,
+	}
+}
+
+func (r *route) route() proxy.Route {
+	out := proxy.Route{
+		Types: r.Types, Source: r.Source, Account: r.Account, Livemode: r.Livemode, APIVersion: r.APIVersion,
+		To: r.To, Continue: r.Continue, Answer: r.Answer, HoldFor: r.HoldFor, Queued: r.Deliver == "queued",
+	}
+	if r.Fallback != nil {
+		out.Fallback = &proxy.Fallback{Status: r.Fallback.Status, Header: http.Header{}, Body: r.Fallback.Body}
+		for name, value := range r.Fallback.Headers {
+			out.Fallback.Header.Set(name, value)
+		}
+	}
+	return out
+}
+
+func (d *decoder) journal(text string) Journal {
+	driver, path, _ := strings.Cut(text, ":")
+	switch {
+	case d.bad["journal"]:
+	case driver == "postgres" || driver == "postgresql":
+		d.fail("journal", "this build has no PostgreSQL journal: write sqlite:breakwater.db")
+	case driver != "sqlite" || strings.HasPrefix(path, "//") || path == "":
+		d.fail("journal", "journal must be sqlite:PATH, such as sqlite:breakwater.db")
+	case path == ":memory:" || strings.HasPrefix(path, "file:"):
+		d.fail("journal", "journal must be a plain path: an event that was answered 2xx has to be on stable storage")
+	default:
+		j := Journal{Driver: driver, Path: d.fromDir(path)}
+		d.read = d.read[:len(d.read)-1] // the gateway writes it itself
+		return j
+	}
+	return Journal{}
+}
+
+func (d *decoder) checkListeners(f *File) {
+	_, okPublic := d.checkListen("listen", f.Listen)
+	admin, okAdmin := d.checkListen("admin.listen", f.Admin.Listen)
+	if okPublic && okAdmin && f.Listen == f.Admin.Listen && !strings.HasSuffix(f.Listen, ":0") {
+		d.fail("admin.listen", "admin.listen is the same as listen: Stripe's side and the admin side need an address each")
+	}
+	if okAdmin && f.Admin.Token == "" && !d.bad["admin.token"] && !loopback(admin) {
+		d.fail("admin.listen", `admin.listen is reachable from other machines: set admin.token, such as "${BREAKWATER_ADMIN_TOKEN}", `+
+			"or listen on 127.0.0.1")
+	}
+}
+
+// checkListen returns the host of an address to listen on.
+func (d *decoder) checkListen(path, address string) (host string, ok bool) {
+	if d.bad[path] {
+		return "", false
+	}
+	host, port, err := net.SplitHostPort(address)
+	if n, e := strconv.ParseUint(port, 10, 16); errors.Join(err, e) != nil || n > 65535 {
+		d.fail(path, "%s must be host:port, such as :8420 or 127.0.0.1:8421", path)
+		return "", false
+	}
+	return host, true
+}
+
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
+}
+
+func (d *decoder) checkTLS(t *TLS) {
+	switch {
+	case t.CertFile == "" && t.KeyFile == "":
+		return
+	case t.CertFile == "" || t.KeyFile == "":
+		d.fail("tls", "cert_file and key_file go together")
+		return
+	}
+	t.CertFile, t.KeyFile = d.fromDir(t.CertFile), d.fromDir(t.KeyFile)
+	if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
+		d.fail("tls.cert_file", "load certificate and key: %v", err)
+	}
+}
+
+// checkProxy adds what proxy.Config.Check finds, but for what only follows from an error that is told already.
+func (d *decoder) checkProxy(c *proxy.Config) {
+	broken := func(part string) bool {
+		for path := range d.bad {
+			if path == part || strings.HasPrefix(path, part+".") || strings.HasPrefix(path, part+"[") {
+				return true
+			}
+		}
+		return false
+	}
+	for _, p := range c.Check() {
+		names := "backends"
+		if strings.HasSuffix(p.Path, ".source") {
+			names = "sources"
+		}
+		switch {
+		case d.spoiled(p.Path), p.Known != nil && d.spoiled(names), p.Warning && broken("routes"):
+			continue
+		case p.Hint:
+			d.add(d.locate(p.Path), p.Path, Hint, p.Text)
+		case p.Warning:
+			d.add(d.locate(p.Path), p.Path, Warning, p.Text)
+		default:
+			d.fail(p.Path, "%s%s", p.Text, didYouMean(d.texts[p.Path], p.Known))
+		}
+	}
+}
