@@ -42,8 +42,8 @@ type Gateway interface {
 type Options struct {
 	Journal Reader
 	Gateway Gateway
-	Ready   func(context.Context) error             // nil: events can be taken
-	Reload  func(context.Context) ([]string, error) // loads the configuration again; notes on what needs a restart
+	Ready   func(context.Context) error // nil: events can be taken
+	Reload  func() ([]string, error)    // loads the configuration again; notes on what needs a restart
 	Metrics http.Handler
 	Token   proxy.Secret
 	Version string

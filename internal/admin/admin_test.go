@@ -77,7 +77,7 @@ func (f *fakes) handler(token proxy.Secret) http.Handler {
 	return New(Options{
 		Journal: f, Gateway: f, Token: token, Version: "v1.2.3",
 		Ready:   func(context.Context) error { return f.ready },
-		Reload:  func(context.Context) ([]string, error) { return []string{"listen: needs a restart"}, f.reload },
+		Reload:  func() ([]string, error) { return []string{"listen: needs a restart"}, f.reload },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "breakwater_up 1\n") }),
 	})
 }
@@ -302,15 +302,18 @@ func TestWhoMayAsk(t *testing.T) {
 		"right token":                        {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "bearer s3cret")}, 200},
 		"right token by any name": {
 			"s3cret", "GET", "/metrics",
-			[]func(*http.Request){header("Authorization", "Bearer s3cret"), host("bw.example")}, 200,
+			[]func(*http.Request){header("Authorization", "Bearer s3cret"), host("bw.example")},
+			200,
 		},
 		"another site's page reloads": {
 			"", "POST", "/api/v1/reload",
-			[]func(*http.Request){header("Sec-Fetch-Site", "cross-site")}, 403,
+			[]func(*http.Request){header("Sec-Fetch-Site", "cross-site")},
+			403,
 		},
 		"another site's page, older browser": {
 			"", "POST", "/api/v1/reload",
-			[]func(*http.Request){header("Origin", "https://evil.example")}, 403,
+			[]func(*http.Request){header("Origin", "https://evil.example")},
+			403,
 		},
 		"a tool reloads": {"", "POST", "/api/v1/reload", nil, 200},
 		"unknown path":   {"", "GET", "/api/v1/nothing", nil, 404},

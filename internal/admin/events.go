@@ -195,8 +195,8 @@ type reloadOutput struct {
 	}
 }
 
-func (a *api) reload(ctx context.Context, _ *struct{}) (*reloadOutput, error) {
-	notes, err := a.Reload(ctx)
+func (a *api) reload(_ context.Context, _ *struct{}) (*reloadOutput, error) {
+	notes, err := a.Reload()
 	if err != nil {
 		return nil, huma.Error422UnprocessableEntity("the configuration was not taken, the old one stays: " + err.Error())
 	}
