@@ -56,7 +56,7 @@ type sentAnswers struct {
 }
 
 func newSendReport(total int, keep bool) *sendReport {
-	return &sendReport{total: total, keep: keep, started: time.Now(), answers: map[answerKey][]time.Duration{}}
+	return &sendReport{total: total, keep: keep, started: time.Now(), answers: map[answerKey][]time.Duration{}, events: []sentEvent{}}
 }
 
 func (r *sendReport) add(ev stripetest.Event, status int, text string, took time.Duration) {

@@ -69,6 +69,14 @@ func runSend(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, stdout, errs.String()
 }
 
+// Tables of one answer.
+const (
+	delivered = "STATUS  ANSWER                                      COUNT       P50       P99\n" +
+		"200     {\"status\":\"delivered\",\"event\":\"evt_...\"}        1 Nms Nms\n"
+	rejected = "STATUS  ANSWER                                       COUNT       P50       P99\n" +
+		"400     {\"status\":\"rejected\",\"reason\":\"no_match\"}        1 Nms Nms\n"
+)
+
 func TestSendCommand(t *testing.T) {
 	t.Setenv("STRIPE_SIGNING_SECRET", "")
 	dead := httptest.NewServer(nil)
@@ -83,42 +91,30 @@ func TestSendCommand(t *testing.T) {
 	}{
 		{
 			name: "one", args: []string{"invoice.paid", "--secret", "whsec_a"},
-			stdout: "evt_ID  invoice.paid\n\n" +
-				"STATUS  ANSWER                                      COUNT       P50       P99\n" +
-				"200     {\"status\":\"delivered\",\"event\":\"evt_...\"}        1 Nms Nms\n",
+			stdout: "evt_ID  invoice.paid\n\n" + delivered,
 		},
 		{
 			name: "while a secret is rolled", args: []string{"v1.invoice.paid", "--secret", "whsec_b", "--secret", "whsec_a"},
-			stdout: "evt_ID  v1.invoice.paid\n\n" +
-				"STATUS  ANSWER                                      COUNT       P50       P99\n" +
-				"200     {\"status\":\"delivered\",\"event\":\"evt_...\"}        1 Nms Nms\n",
+			stdout: "evt_ID  v1.invoice.paid\n\n" + delivered,
 		},
 		{
 			name: "wrong secret", args: []string{"invoice.paid", "--secret", "whsec_b"}, code: exitFailed,
-			stdout: "evt_ID  invoice.paid\n\n" +
-				"STATUS  ANSWER                                       COUNT       P50       P99\n" +
-				"400     {\"status\":\"rejected\",\"reason\":\"no_match\"}        1 Nms Nms\n",
+			stdout: "evt_ID  invoice.paid\n\n" + rejected,
 			stderr: "breakwater: 1 of 1 not answered 2xx. 400 means that the signature was not believed: is --secret one of the source's signing_secrets?\n",
 		},
 		{
 			name: "stale", args: []string{"invoice.paid", "--secret", "whsec_a", "--stale", "10m"}, code: exitFailed,
-			stdout: "evt_ID  invoice.paid\n\n" +
-				"STATUS  ANSWER                                       COUNT       P50       P99\n" +
-				"400     {\"status\":\"rejected\",\"reason\":\"no_match\"}        1 Nms Nms\n",
+			stdout: "evt_ID  invoice.paid\n\n" + rejected,
 			stderr: "breakwater: 1 of 1 not answered 2xx\n",
 		},
 		{
 			name: "tampered", args: []string{"invoice.paid", "--secret", "whsec_a", "--tamper"}, code: exitFailed,
-			stdout: "evt_ID  invoice.paid\n\n" +
-				"STATUS  ANSWER                                       COUNT       P50       P99\n" +
-				"400     {\"status\":\"rejected\",\"reason\":\"no_match\"}        1 Nms Nms\n",
+			stdout: "evt_ID  invoice.paid\n\n" + rejected,
 			stderr: "breakwater: 1 of 1 not answered 2xx\n",
 		},
 		{
 			name: "a type without a sample", args: []string{"invoice.overdue", "--secret", "whsec_a"},
-			stdout: "evt_ID  invoice.overdue\n\n" +
-				"STATUS  ANSWER                                      COUNT       P50       P99\n" +
-				"200     {\"status\":\"delivered\",\"event\":\"evt_...\"}        1 Nms Nms\n",
+			stdout: "evt_ID  invoice.overdue\n\n" + delivered,
 			stderr: "note: there is no sample of invoice.overdue (see --list): the object in it is made up\n",
 		},
 		{

@@ -134,23 +134,41 @@ func TestFailure(t *testing.T) {
 		message string
 	}{
 		{
-			"missing", nil, secret, 0, Failure{Reason: MissingHeader}, webhook.ErrNotSigned,
+			"missing", nil, secret, 0,
+			Failure{Reason: MissingHeader},
+			webhook.ErrNotSigned,
 			"missing_header: webhook has no Stripe-Signature header",
 		},
 		{
-			"malformed", []string{"t=1"}, secret, 0, Failure{Reason: MalformedHeader}, webhook.ErrInvalidHeader,
+			"malformed",
+			[]string{"t=1"},
+			secret, 0,
+			Failure{Reason: MalformedHeader},
+			webhook.ErrInvalidHeader,
 			"malformed_header: webhook has invalid Stripe-Signature header: no v1 of 64 lower-case hex digits",
 		},
 		{
-			"no match", []string{good}, secret2, time.Hour, Failure{Reason: NoMatch, Age: time.Hour}, webhook.ErrNoValidSignature,
+			"no match",
+			[]string{good},
+			secret2, time.Hour,
+			Failure{Reason: NoMatch, Age: time.Hour},
+			webhook.ErrNoValidSignature,
 			"no_match: webhook had no valid signature",
 		},
 		{
-			"too old", []string{good}, secret, 12 * time.Minute, Failure{Reason: TooOld, Age: 12 * time.Minute, Genuine: true}, webhook.ErrTooOld,
+			"too old",
+			[]string{good},
+			secret, 12 * time.Minute,
+			Failure{Reason: TooOld, Age: 12 * time.Minute, Genuine: true},
+			webhook.ErrTooOld,
 			"too_old: timestamp wasn't within tolerance: signed 12m0s ago, tolerance 5m0s",
 		},
 		{
-			"ahead", []string{good}, secret, -time.Hour, Failure{Reason: TooFarAhead, Age: -time.Hour, Genuine: true}, errAhead,
+			"ahead",
+			[]string{good},
+			secret, -time.Hour,
+			Failure{Reason: TooFarAhead, Age: -time.Hour, Genuine: true},
+			errAhead,
 			"too_far_ahead: timestamp is ahead of this machine's clock: by 1h0m0s, tolerance 5m0s",
 		},
 	}

@@ -90,27 +90,17 @@ func compile(body string) template {
 		panic(err)
 	}
 	t := template{
-		size: len(body) + 64, id: e.ID,
-		object: cmp.Or(e.Data.Object.ID, e.Related.ID), request: cmp.Or(e.Request.ID, e.Reason.Request.ID), account: cmp.Or(e.Account, e.Context),
+		size:    len(body) + 64,
+		id:      e.ID,
+		object:  cmp.Or(e.Data.Object.ID, e.Related.ID),
+		request: cmp.Or(e.Request.ID, e.Reason.Request.ID),
+		account: cmp.Or(e.Account, e.Context),
 	}
-	slots := map[string]slot{t.id: eventID, t.request: requestID, t.account: accountID, "<type>": typeName, "<object>": objectName}
-	if strings.Contains(t.object, "_") && t.object != t.account { // a coupon's id is chosen by a person
-		slots[t.object] = objectID
-	} else {
+	if t.object == t.account || !strings.Contains(t.object, "_") { // a coupon's id is chosen by a person
 		t.object = ""
 	}
-	if t.account == "" {
-		slots[accountLine], slots[contextLine] = accountMember, contextMember
-	}
-	delete(slots, "")
+	slots, cut := t.slots()
 	created := seconds(e.Created)
-	texts := slices.Collect(maps.Keys(slots))
-	slices.SortFunc(texts, func(a, b string) int { return len(b) - len(a) }) // <object> starts an object's id
-	for i, text := range texts {
-		texts[i] = regexp.QuoteMeta(text)
-	}
-	texts = append(texts, `\b1[678]\d{8}\b`, `\d{4}-\d\d-\d\dT[0-9:.]+Z`)
-	cut := regexp.MustCompile(strings.Join(texts, "|"))
 	last, member := 0, false
 	for _, at := range cut.FindAllStringIndex(body, -1) {
 		found := body[at[0]:at[1]]
@@ -133,6 +123,23 @@ func compile(body string) template {
 	}
 	t.pieces = append(t.pieces, piece{text: body[last:]})
 	return t
+}
+
+// slots returns the texts that are replaced, and what finds them and times.
+func (t *template) slots() (map[string]slot, *regexp.Regexp) {
+	slots := map[string]slot{
+		t.id: eventID, t.object: objectID, t.request: requestID, t.account: accountID, "<type>": typeName, "<object>": objectName,
+	}
+	if t.account == "" {
+		slots[accountLine], slots[contextLine] = accountMember, contextMember
+	}
+	delete(slots, "")
+	texts := slices.SortedFunc(maps.Keys(slots), func(a, b string) int { return len(b) - len(a) }) // <object> starts an object's id
+	for i, text := range texts {
+		texts[i] = regexp.QuoteMeta(text)
+	}
+	texts = append(texts, `\b1[678]\d{8}\b`, `\d{4}-\d\d-\d\dT[0-9:.]+Z`)
+	return slots, regexp.MustCompile(strings.Join(texts, "|"))
 }
 
 // seconds reads a time in either of the ways that Stripe writes it; 0 for none.
