@@ -103,6 +103,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 gateway not reacha
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.AddCommand(newServe(), newCheck(), newRoute(), newDemo(), newSend(), newVersion())
 	return root
 }
 

@@ -102,7 +102,8 @@ func TestStanding(t *testing.T) {
 		},
 		totals: func(context.Context) ([]proxy.Total, error) {
 			return []proxy.Total{
-				{Backend: "legacy", State: proxy.Pending, Count: 7}, {Backend: "legacy", State: proxy.Delivered, Count: 9},
+				{Backend: "legacy", State: proxy.Pending, Count: 7},
+				{Backend: "legacy", State: proxy.Delivered, Count: 9},
 				{Backend: "gone", State: proxy.Pending, Count: 2},
 			}, nil
 		},

@@ -28,8 +28,9 @@ type watcher struct {
 	notify *fsnotify.Watcher // nil where the system gives us none
 	log    *zap.Logger
 
-	mu   sync.Mutex
-	seen string // what stat said of the files when they were last read
+	mu    sync.Mutex
+	files []string
+	seen  string // what stat said of the files when they were last read
 }
 
 func newWatcher(log *zap.Logger) *watcher {
@@ -49,8 +50,8 @@ func (w *watcher) close() {
 	}
 }
 
-// next returns when a file of files() is not as next or expect last saw it, or an error when ctx ends.
-func (w *watcher) next(ctx context.Context, files func() []string) error {
+// next returns when a file is not as next or expect last saw it, or an error when ctx ends.
+func (w *watcher) next(ctx context.Context) error {
 	tick := time.NewTicker(lookOver)
 	defer tick.Stop()
 	var events chan fsnotify.Event
@@ -66,19 +67,17 @@ func (w *watcher) next(ctx context.Context, files func() []string) error {
 		case <-errs: // such as an overflow of the queue: a look tells all the same
 		case <-tick.C:
 		}
-		state, err := settled(ctx, files())
-		if err != nil {
+		if changed, err := w.look(ctx); changed || err != nil {
 			return err
-		}
-		if w.see(state) {
-			return nil
 		}
 	}
 }
 
-// expect takes the files as they are now for seen, and watches their folders.
+// expect is told which files there are, and takes them as they are now for seen.
 func (w *watcher) expect(files []string) {
-	w.see(fingerprint(files))
+	w.mu.Lock()
+	w.files, w.seen = files, fingerprint(files)
+	w.mu.Unlock()
 	if w.notify == nil {
 		return
 	}
@@ -95,29 +94,25 @@ func (w *watcher) expect(files []string) {
 	}
 }
 
-// see remembers a state and reports whether it is a new one.
-func (w *watcher) see(state string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	changed := state != w.seen
-	w.seen = state
-	return changed
-}
-
-// settled waits until the files stay as they are for a moment, and returns what stat says of them.
-func settled(ctx context.Context, files []string) (string, error) {
-	before := fingerprint(files)
-	for {
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(settle):
+// look waits until the files stay as they are for a moment, and reports whether they have changed.
+func (w *watcher) look(ctx context.Context) (bool, error) {
+	for before := ""; ; {
+		w.mu.Lock()
+		now := fingerprint(w.files)
+		changed := now != w.seen
+		if changed && now == before {
+			w.seen = now
 		}
-		now := fingerprint(files)
+		w.mu.Unlock()
 		if now == before {
-			return now, nil
+			return changed, nil
 		}
 		before = now
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(settle):
+		}
 	}
 }
 

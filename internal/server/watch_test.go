@@ -10,12 +10,12 @@ import (
 	"go.uber.org/zap"
 )
 
-// changedWithin reports whether w tells of a change of files.
-func changedWithin(t *testing.T, w *watcher, files []string, limit time.Duration) bool {
+// changedWithin reports whether w tells of a change.
+func changedWithin(t *testing.T, w *watcher, limit time.Duration) bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	return w.next(ctx, func() []string { return files }) == nil
+	return w.next(ctx) == nil
 }
 
 func write(t *testing.T, path, content string) {
@@ -84,7 +84,7 @@ func TestWatcher(t *testing.T) {
 			if !c.want {
 				limit = 4 * settle
 			}
-			if got := changedWithin(t, w, files, limit); got != c.want {
+			if got := changedWithin(t, w, limit); got != c.want {
 				t.Errorf("told of a change: %v, want %v", got, c.want)
 			}
 		})

@@ -1,0 +1,299 @@
+// Package server is the whole gateway: it opens the journal, builds the Gateway, listens, takes new configurations and
+// stops in order.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/config"
+	"github.com/breakwater-gateway/breakwater/internal/sqlite"
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// Options are what Run needs; only ConfigPath is required.
+type Options struct {
+	ConfigPath string
+	Version    string
+	Revision   string
+	Log        *zap.Logger
+	Hangup     <-chan os.Signal // each value loads the configuration again
+	Started    func(Started)    // called once, when connections are taken
+}
+
+// Started says where a gateway is to be found.
+type Started struct {
+	Webhook string // URL, without a path
+	Admin   string // URL
+	Journal string // path of the database
+	Config  *config.File
+}
+
+// server is one running gateway.
+type server struct {
+	Options
+	boot    *config.File // as it was at the start: what needs a restart is compared with it
+	journal journal
+	gateway *proxy.Gateway
+	metrics *metrics
+	watch   *watcher
+	cert    *certificate // nil: HTTP
+
+	reloading sync.Mutex
+	file      atomic.Pointer[config.File] // the configuration at work
+	stopping  atomic.Bool
+}
+
+// Run runs the gateway of o.ConfigPath until ctx ends and it has stopped in order: it goes on accepting for
+// shutdown_delay while /readyz says 503, then stops listening, answers those who wait, lets running attempts end for up
+// to drain_timeout, writes everything down and closes the journal. It returns nil after such a stop. An error at the
+// start says what to do about it.
+func Run(ctx context.Context, o Options) error {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	webhook, adminListener, err := inherit()
+	if err != nil {
+		return err
+	}
+	file, err := config.Load(o.ConfigPath)
+	if err != nil {
+		return err
+	}
+	warn(o.Log, file)
+	s := &server{Options: o, boot: file, metrics: newMetrics(o.Version, o.Revision)}
+	s.file.Store(file)
+	if s.journal, err = s.open(ctx); err != nil {
+		if ctx.Err() != nil { // told to stop while another gateway held the journal
+			return nil
+		}
+		return err
+	}
+	return errors.Join(s.start(ctx, webhook, adminListener), s.journal.Close())
+}
+
+// start builds what stands on the journal and runs it. The journal is open before anything listens: a gateway that
+// waits for another one to let go of the journal must not take its connections.
+func (s *server) start(ctx context.Context, webhook, adminListener net.Listener) (err error) {
+	file := s.boot
+	if s.gateway, err = proxy.New(s.proxyConfig(file)); err != nil {
+		return err
+	}
+	s.metrics.expect(file.Proxy)
+	s.metrics.registry.MustRegister(standing{
+		backends: s.gateway.Backends, totals: s.journal.Totals,
+		dropped: func() int64 { return s.metrics.dropped.Load() + s.journal.HistoryDropped() },
+	})
+	if file.TLS.CertFile != "" {
+		pair, err := loadCertificate(file.TLS.CertFile, file.TLS.KeyFile)
+		if err != nil {
+			return err
+		}
+		s.cert = new(certificate)
+		s.cert.current.Store(pair)
+	}
+	if webhook, err = listen(ctx, webhook, "listen", file.Listen); err != nil {
+		return err
+	}
+	defer webhook.Close()
+	if adminListener, err = listen(ctx, adminListener, "admin.listen", file.Admin.Listen); err != nil {
+		return err
+	}
+	defer adminListener.Close()
+	if a, ok := adminListener.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && file.Admin.Token == "" {
+		return fmt.Errorf("admin: %s can be reached from other machines: set admin.token, or listen on 127.0.0.1", a)
+	}
+	s.watch = newWatcher(s.Log)
+	defer s.watch.close()
+	s.watch.expect(file.Watch)
+	return s.run(ctx, webhook, adminListener)
+}
+
+// run serves until ctx ends, or a part of the gateway fails, and stops in order.
+func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) error {
+	public, private := s.publicServer(), s.adminServer()
+	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
+	delivering, stopDelivering := context.WithCancel(failed)
+	defer stopDelivering()
+	background, stopBackground := context.WithCancel(failed)
+	defer stopBackground()
+
+	g.Go(func() error {
+		return closed(s.serve(public, netutil.LimitListener(webhook, s.boot.Limits.Connections)))
+	})
+	g.Go(func() error { return closed(private.Serve(adminListener)) })
+	delivered := make(chan struct{})
+	g.Go(func() error {
+		defer close(delivered)
+		return s.gateway.Run(delivering)
+	})
+	g.Go(func() error { return s.takeChanges(background) })
+	g.Go(func() error { return s.prune(background) })
+	g.Go(func() error { return watchdog(background, func() { s.gateway.Backends() }) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		s.stop(failed, public, stopDelivering, delivered)
+		stopBackground()
+		_ = private.Close() // last: until here it says how the stop goes
+		return nil
+	})
+
+	where := Started{
+		Webhook: url(webhook, s.cert != nil), Admin: url(adminListener, false), Journal: s.boot.Journal.Path, Config: s.boot,
+	}
+	notifyReady()
+	if s.Started != nil {
+		s.Started(where)
+	}
+	err := g.Wait()
+	s.Log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// stop ends the gateway in order. The Gateway is told before the listener's requests have ended: it then answers those
+// who wait for a backend, as it would at inline_timeout.
+func (s *server) stop(failed context.Context, public *http.Server, stopDelivering func(), delivered <-chan struct{}) {
+	file := s.file.Load()
+	s.stopping.Store(true)
+	notifyStopping()
+	s.Log.Info("stopping", zap.Duration("shutdown_delay", file.ShutdownDelay), zap.Duration("drain_timeout", file.Proxy.DrainTimeout))
+	select {
+	case <-time.After(file.ShutdownDelay):
+	case <-failed.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(failed), file.Proxy.DrainTimeout+drainExtra)
+	defer cancel()
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if err := public.Shutdown(ctx); err != nil {
+			s.Log.Warn("requests were cut: they took longer than drain_timeout; Stripe sends them again", zap.Error(err))
+			_ = public.Close()
+		}
+	}()
+	stopDelivering()
+	<-answered
+	select {
+	case <-delivered:
+	case <-ctx.Done():
+		s.Log.Warn("deliveries did not end within drain_timeout; they are made again after the start")
+	}
+}
+
+// drainExtra is what attempts that drain_timeout cuts are given to be written down.
+const drainExtra = 3 * time.Second
+
+// closed drops the error of a server that was asked to stop.
+func closed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *server) proxyConfig(file *config.File) proxy.Config {
+	c := file.Proxy
+	c.Journal, c.Log, c.Observer = s.journal, s.Log, s.metrics
+	return c
+}
+
+// publicServer is what Stripe talks to. It has no timeout for whole requests: the Gateway bounds the body's arrival and
+// its own answer.
+func (s *server) publicServer() *http.Server {
+	srv := &http.Server{
+		Handler:           s.gateway,
+		ReadHeaderTimeout: s.boot.Limits.ReadHeader,
+		MaxHeaderBytes:    int(s.boot.Limits.HeaderBytes),
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          log.New(serverLog{s.Log}, "", 0),
+	}
+	if s.cert != nil {
+		srv.TLSConfig = s.cert.config()
+	}
+	return srv
+}
+
+func (s *server) serve(srv *http.Server, l net.Listener) error {
+	if s.cert != nil {
+		return srv.ServeTLS(l, "", "")
+	}
+	return srv.Serve(l)
+}
+
+func (s *server) adminServer() *http.Server {
+	return &http.Server{
+		Handler: admin.New(admin.Options{
+			Journal: s.journal, Gateway: s.gateway, Ready: s.ready, Reload: s.reload, Metrics: s.metrics.handler(),
+			Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
+		}),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    32 << 10,
+	}
+}
+
+// serverLog takes what net/http says. Failed TLS handshakes are everyday life on the open internet.
+type serverLog struct{ log *zap.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if strings.HasPrefix(text, "http: TLS handshake error") {
+		l.log.Debug(text)
+	} else {
+		l.log.Error(text)
+	}
+	return len(line), nil
+}
+
+var errStopping = errors.New("stopping")
+
+// ready says whether events can be taken. A failing backend is no reason against it: keeping its events is the job.
+func (s *server) ready(ctx context.Context) error {
+	if s.stopping.Load() {
+		return errStopping
+	}
+	err := s.journal.Ready(ctx)
+	var outage *sqlite.Outage
+	if errors.As(err, &outage) && time.Since(outage.Since) < patience {
+		return nil
+	}
+	return err
+}
+
+// patience is how long the journal may refuse before we say that we are not ready: longer than it takes to open it again.
+const patience = 30 * time.Second
+
+// url is how a client on this machine reaches l.
+func url(l net.Listener, secure bool) string {
+	scheme := "http"
+	if secure {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return scheme + "://" + l.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,481 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+const secret = "whsec_abcdefghijklmnop"
+
+// backend is a legacy backend: it keeps what it gets, and answers what it is told to.
+type backend struct {
+	*httptest.Server
+
+	mu     sync.Mutex
+	bodies []string
+	hang   chan struct{} // when set, it does not answer before this is closed
+}
+
+func newBackend(t *testing.T) *backend {
+	t.Helper()
+	b := &backend{}
+	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		b.mu.Lock()
+		b.bodies = append(b.bodies, string(body))
+		hang := b.hang
+		b.mu.Unlock()
+		if hang != nil {
+			<-hang
+		}
+		io.WriteString(w, "thanks")
+	}))
+	t.Cleanup(b.Close)
+	return b
+}
+
+func (b *backend) got() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.bodies)
+}
+
+// gateway is a running gateway.
+type gateway struct {
+	Started
+	path  string // of routes.yaml
+	stop  func() // begins to stop
+	ended chan error
+}
+
+// configuration is a small routes.yaml; more is put at its end.
+func configuration(backendURL, more string) string {
+	return fmt.Sprintf(`version: 1
+listen: 127.0.0.1:0
+admin: {listen: "127.0.0.1:0"}
+journal: sqlite:breakwater.db
+journal_limits: {reserve: 1MiB}
+sources: {main: {path: /stripe/webhook, signing_secrets: [%s]}}
+backends: {legacy: {url: %q, retry: {initial: 50ms, max: 100ms}}}
+routes: [{types: ["*"], to: [legacy]}]
+%s
+`, secret, backendURL, more)
+}
+
+// start runs a gateway on the routes.yaml in dir and stops it at the end of the test.
+func start(t *testing.T, dir string) *gateway {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	g := &gateway{path: filepath.Join(dir, "routes.yaml"), stop: cancel, ended: make(chan error, 1)}
+	started := make(chan Started, 1)
+	go func() {
+		g.ended <- Run(ctx, Options{ConfigPath: g.path, Version: "test", Started: func(s Started) { started <- s }})
+	}()
+	select {
+	case g.Started = <-started:
+	case err := <-g.ended:
+		t.Fatalf("start: %v", err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case <-g.ended:
+		case <-time.After(30 * time.Second):
+			t.Error("the gateway does not stop")
+		}
+	})
+	return g
+}
+
+// wait returns how Run ended; the gateway stays ended for the cleanup.
+func (g *gateway) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-g.ended:
+		g.ended <- err
+		return err
+	case <-time.After(30 * time.Second):
+		t.Fatal("the gateway does not stop")
+		return nil
+	}
+}
+
+// send sends a new event as Stripe does, and returns it with the answer.
+func (g *gateway) send(t *testing.T, client *http.Client, signedWith string) (stripetest.Event, int, string) {
+	t.Helper()
+	ev := stripetest.New("invoice.paid", stripetest.Options{})
+	req, err := stripetest.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{signedWith}, stripetest.Sending{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	return ev, res.StatusCode, string(body)
+}
+
+func (g *gateway) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	return call(t, http.MethodGet, g.Admin+path)
+}
+
+func call(t *testing.T, method, url string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(body)
+}
+
+// eventually polls until ok, or fails the test.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 15s: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestAnEventGoesThrough(t *testing.T) {
+	t.Parallel()
+	b, dir := newBackend(t), t.TempDir()
+	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, ""))
+	g := start(t, dir)
+
+	ev, status, answer := g.send(t, http.DefaultClient, secret)
+	if status != 200 || answer != "thanks" {
+		t.Errorf("Stripe got %d %q, want the backend's answer", status, answer)
+	}
+	if got := b.got(); len(got) != 1 || got[0] != string(ev.Body) {
+		t.Errorf("the backend got %q", got)
+	}
+	eventually(t, "the event is in the list", func() bool {
+		_, list := g.get(t, "/api/v1/events?state=delivered")
+		return strings.Contains(list, ev.ID)
+	})
+	if status, body := g.get(t, "/api/v1/events/"+ev.ID+"/body"); status != 200 || body != string(ev.Body) {
+		t.Errorf("body: %d %q", status, body)
+	}
+	_, status, _ = g.send(t, http.DefaultClient, "whsec_somebody_else")
+	if status != 400 {
+		t.Errorf("a forged event: %d, want 400", status)
+	}
+	_, figures := g.get(t, "/metrics")
+	for _, line := range []string{
+		`breakwater_events_total{result="delivered",source="main"} 1`,
+		`breakwater_events_total{result="rejected",source="main"} 1`,
+		`breakwater_attempts_total{backend="legacy",outcome="delivered"} 1`,
+		`breakwater_attempts_total{backend="legacy",outcome="timeout"} 0`,
+		`breakwater_signature_failures_total{reason="no_match",source="main"} 1`,
+		`breakwater_breaker_state{backend="legacy"} 0`,
+		`breakwater_deliveries_pending{backend="legacy"} 0`,
+		`breakwater_oldest_pending_seconds{backend="legacy"} 0`,
+		`breakwater_config_last_reload_successful 1`,
+		`breakwater_history_dropped_total 0`,
+	} {
+		if !strings.Contains(figures, line+"\n") {
+			t.Errorf("metrics: no %s", line)
+		}
+	}
+}
+
+func TestReload(t *testing.T) {
+	t.Parallel()
+	first, second, dir := newBackend(t), newBackend(t), t.TempDir()
+	path := filepath.Join(dir, "routes.yaml")
+	write(t, path, configuration(first.URL, ""))
+	g := start(t, dir)
+
+	write(t, path, configuration(second.URL, ""))
+	eventually(t, "a changed file is taken by itself", func() bool {
+		g.send(t, http.DefaultClient, secret)
+		return len(second.got()) > 0
+	})
+
+	write(t, path, configuration(first.URL, "inline_timeot: 3s"))
+	status, problem := call(t, "POST", g.Admin+"/api/v1/reload")
+	if status != 422 || !strings.Contains(problem, "inline_timeot") {
+		t.Errorf("a bad file: %d %s", status, problem)
+	}
+	before := len(second.got())
+	g.send(t, http.DefaultClient, secret)
+	if len(second.got()) != before+1 {
+		t.Error("after a bad file the old routes no longer run")
+	}
+	if _, figures := g.get(t, "/metrics"); !strings.Contains(figures, "breakwater_config_last_reload_successful 0\n") {
+		t.Error("the metric does not say that the file was not taken")
+	}
+
+	write(t, path, strings.Replace(configuration(first.URL, ""), "listen: 127.0.0.1:0", "listen: 127.0.0.1:1", 1))
+	status, answer := call(t, "POST", g.Admin+"/api/v1/reload")
+	if status != 200 || !strings.Contains(answer, "listen was changed: this needs a restart") {
+		t.Errorf("a changed listen: %d %s", status, answer)
+	}
+	before = len(first.got())
+	g.send(t, http.DefaultClient, secret)
+	if len(first.got()) != before+1 {
+		t.Error("the rest of the file was not taken")
+	}
+}
+
+func TestASecretFileIsRolled(t *testing.T) {
+	t.Parallel()
+	b, dir := newBackend(t), t.TempDir()
+	write(t, filepath.Join(dir, "secret"), secret+"\n")
+	file := filepath.Join(dir, "secret")
+	write(t, filepath.Join(dir, "routes.yaml"), strings.Replace(configuration(b.URL, ""), "["+secret+"]", `["${file:`+file+`}"]`, 1))
+	g := start(t, dir)
+	if _, status, _ := g.send(t, http.DefaultClient, secret); status != 200 {
+		t.Fatalf("before: %d", status)
+	}
+	write(t, file, "whsec_the_new_one_abcdef\n")
+	eventually(t, "the new secret is believed", func() bool {
+		_, status, _ := g.send(t, http.DefaultClient, "whsec_the_new_one_abcdef")
+		return status == 200
+	})
+	if _, status, _ := g.send(t, http.DefaultClient, secret); status != 400 {
+		t.Errorf("the old secret: %d, want 400", status)
+	}
+}
+
+func TestStopInOrder(t *testing.T) {
+	t.Parallel()
+	b, dir := newBackend(t), t.TempDir()
+	b.hang = make(chan struct{})
+	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, "shutdown_delay: 1s\ndrain_timeout: 500ms"))
+	g := start(t, dir)
+
+	type answer struct {
+		ev     stripetest.Event
+		status int
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		ev, status, _ := g.send(t, http.DefaultClient, secret)
+		answers <- answer{ev, status}
+	}()
+	eventually(t, "the backend has the event", func() bool { return len(b.got()) == 1 })
+
+	g.stop()
+	eventually(t, "readyz says 503", func() bool { status, _ := g.get(t, "/readyz"); return status == 503 })
+	if status, _ := g.get(t, "/livez"); status != 200 {
+		t.Errorf("livez while stopping: %d", status)
+	}
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.Webhook, "http://"))
+	if err != nil {
+		t.Errorf("within shutdown_delay no connection is taken: %v", err)
+	} else {
+		conn.Close()
+	}
+	// The backend still hangs. Stripe is not left waiting for it: the event is kept.
+	select {
+	case a := <-answers:
+		if a.status != 200 {
+			t.Errorf("Stripe got %d, want 200", a.status)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("Stripe was left waiting")
+	}
+	if err := g.wait(t); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	close(b.hang)
+	b.mu.Lock()
+	b.hang = nil
+	b.mu.Unlock()
+
+	again := start(t, dir)
+	eventually(t, "the event is delivered after the start", func() bool { return len(b.got()) == 2 })
+	eventually(t, "nothing is owed any more", func() bool {
+		_, list := again.get(t, "/api/v1/events?state=pending")
+		return strings.Contains(list, `"events":[]`)
+	})
+}
+
+func TestAddressTaken(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dir := t.TempDir()
+	text := strings.Replace(configuration("http://127.0.0.1:1", ""), "listen: 127.0.0.1:0", "listen: "+l.Addr().String(), 1)
+	write(t, filepath.Join(dir, "routes.yaml"), text)
+	err = Run(t.Context(), Options{ConfigPath: filepath.Join(dir, "routes.yaml")})
+	if err == nil || !strings.Contains(err.Error(), "listen: "+l.Addr().String()+" is taken") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// newCertificate writes a certificate for 127.0.0.1 with that serial number.
+func newCertificate(t *testing.T, dir string, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "cert.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	write(t, filepath.Join(dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+}
+
+func TestTLSTakesARenewedCertificate(t *testing.T) {
+	t.Parallel()
+	b, dir := newBackend(t), t.TempDir()
+	newCertificate(t, dir, 1)
+	path := filepath.Join(dir, "routes.yaml")
+	text := configuration(b.URL, "tls: {cert_file: cert.pem, key_file: key.pem}")
+	write(t, path, text)
+	g := start(t, dir)
+	serial := func() int64 {
+		client := &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, DisableKeepAlives: true,
+		}}
+		res, err := client.Get(g.Webhook + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.ProtoMajor != 2 {
+			t.Errorf("HTTP/%d, want 2", res.ProtoMajor)
+		}
+		return res.TLS.PeerCertificates[0].SerialNumber.Int64()
+	}
+	if got := serial(); got != 1 {
+		t.Fatalf("serial %d", got)
+	}
+	newCertificate(t, dir, 2)
+	eventually(t, "the renewed certificate is shown", func() bool { return serial() == 2 })
+
+	write(t, path, text+"nonsense: true\n")
+	newCertificate(t, dir, 3)
+	eventually(t, "it is shown although routes.yaml has a fault", func() bool { return serial() == 3 })
+
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(g.Webhook, "https://"), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11})
+	if err == nil {
+		conn.Close()
+		t.Error("TLS 1.1 is spoken")
+	}
+}
+
+// TestSystemdIsTold is not parallel: it sets NOTIFY_SOCKET.
+func TestSystemdIsTold(t *testing.T) {
+	b, dir := newBackend(t), t.TempDir()
+	socket := filepath.Join(dir, "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	next := func() string {
+		buf := make([]byte, 1024)
+		if err := conn.SetReadDeadline(time.Now().Add(15 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, ""))
+	g := start(t, dir)
+	if got := next(); got != "READY=1" {
+		t.Errorf("at the start: %q", got)
+	}
+	call(t, "POST", g.Admin+"/api/v1/reload")
+	if got := next(); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+		t.Errorf("at a reload: %q", got)
+	}
+	if got := next(); got != "READY=1" {
+		t.Errorf("after a reload: %q", got)
+	}
+	g.stop()
+	if got := next(); got != "STOPPING=1" {
+		t.Errorf("at the end: %q", got)
+	}
+}
+
+func TestOpenAPIOfTheRunningGateway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "routes.yaml"), configuration("http://127.0.0.1:1", ""))
+	g := start(t, dir)
+	var doc struct{ Info struct{ Version string } }
+	if _, body := g.get(t, "/openapi.json"); json.Unmarshal([]byte(body), &doc) != nil || doc.Info.Version != "test" {
+		t.Errorf("openapi.json: %s", body)
+	}
+}
+
+func TestABadFileIsNotStarted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "routes.yaml"), "version: 1\nroutes: 3\n")
+	err := Run(t.Context(), Options{ConfigPath: filepath.Join(dir, "routes.yaml")})
+	if err == nil || !strings.Contains(err.Error(), "routes.yaml:2:9") {
+		t.Errorf("got %v, want the place", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "breakwater.db")); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a journal was made all the same")
+	}
+}
