@@ -180,6 +180,15 @@ func (v *memEvent) tried(d proxy.Delivery, a *proxy.Attempt, n int) {
 	}
 	b := *a
 	b.Backend, b.Turn, b.N = d.Backend, d.Turn, n
+	last, taken := 0, false
+	for _, c := range v.attempts {
+		if c.Backend == b.Backend && c.Turn == b.Turn {
+			last, taken = max(last, c.N), taken || c.N == n
+		}
+	}
+	if taken {
+		b.N = last + 1
+	}
 	v.attempts = append(v.attempts, b)
 }
 

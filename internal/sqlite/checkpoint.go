@@ -1,0 +1,128 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// The write-ahead log. A second connection copies it into the file beside the writer, whose commits then never wait
+// for that; when it is nearly done, the writer copies the rest and starts the log from its beginning, so that the log
+// stays small and is not always growing, which makes each fsync dearer.
+const (
+	walCopy     = 4 << 20   // copy after about this much was written
+	walRestart  = 16 << 20  // start again from the beginning above this
+	walRest     = 4 << 20   // but only when no more than this is left to copy
+	walTruncate = 256 << 20 // cut the log above this, whatever is left
+)
+
+type walState struct {
+	written atomic.Int64           // bytes since the last copy, about
+	mode    atomic.Pointer[string] // what the writer is to do after its batch: RESTART or TRUNCATE
+	poke    chan struct{}
+}
+
+func (w *walState) wrote(n int64) {
+	if w.written.Add(n) > walCopy {
+		select {
+		case w.poke <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// truncate copies the whole log into the file, syncs it, and empties the log.
+func truncate(ctx context.Context, c *sql.Conn) error {
+	busy, _, _, err := checkpoint(ctx, c, "TRUNCATE")
+	if err == nil && busy != 0 {
+		err = errors.New("another program has the file open")
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}
+
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func checkpoint(ctx context.Context, q querier, mode string) (busy, log, copied int64, err error) {
+	err = q.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &log, &copied)
+	return busy, log * pageSize, copied * pageSize, err
+}
+
+// copyLog copies what it can without holding up anybody.
+func (d *DB) copyLog() {
+	pool := d.ckpt.Load()
+	if pool == nil || d.wal.written.Swap(0) == 0 {
+		return
+	}
+	_, log, copied, err := checkpoint(context.Background(), pool, "PASSIVE")
+	if err != nil {
+		if broken(err) {
+			select {
+			case d.hurt <- fmt.Errorf("checkpoint: %w", err):
+			default:
+			}
+		}
+		return
+	}
+	mode := ""
+	if s, err := os.Stat(d.path + "-wal"); err == nil && s.Size() > walTruncate {
+		mode = "TRUNCATE"
+	} else if log > walRestart && log-copied < walRest {
+		mode = "RESTART"
+	}
+	if mode != "" {
+		d.wal.mode.Store(&mode)
+	}
+}
+
+// reset is the writer's part: it empties the log, or starts it again, when copyLog asked for that. When a reader is in
+// the way it is left for the next time.
+func (d *DB) reset(c *conn) error {
+	mode := d.wal.mode.Swap(nil)
+	if mode == nil {
+		return nil
+	}
+	if _, err := c.exec("PRAGMA busy_timeout = 0"); err != nil {
+		return err
+	}
+	err := c.query("PRAGMA wal_checkpoint("+*mode+")", func(row) bool { return false })
+	if _, restore := c.exec("PRAGMA busy_timeout = 5000"); restore != nil {
+		return restore
+	}
+	if broken(err) {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
+}
+
+// keep does the housekeeping until the journal is closed.
+func (d *DB) keep() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	d.done.Go(func() { <-d.stop; cancel() })
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if !d.ids.loaded.Load() || d.ids.crowded() {
+			if pool := d.readers.Load(); pool != nil {
+				_ = d.ids.load(ctx, pool, d.barrier) // tried again; until then every lookup asks the file
+			}
+		}
+		d.checkSpace(ctx)
+		select {
+		case <-d.stop:
+			return
+		case <-d.wal.poke:
+		case <-tick.C:
+		}
+		d.copyLog()
+	}
+}

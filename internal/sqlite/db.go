@@ -1,0 +1,323 @@
+// Package sqlite is the journal in one SQLite file. One goroutine writes, in batches that share one fsync; readers have
+// connections of their own. The file belongs to one process at a time, which FILE.lock holds.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// Options of a journal. The zero value of each field is its default.
+type Options struct {
+	Log      *zap.Logger   // default: nothing is logged
+	LockWait time.Duration // how long to wait for the process that holds the file; default 30s, negative: not at all
+	Reserve  int64         // bytes of disk below which no new events are taken; default 256 MiB, negative: none
+
+	HistoryEntries int   // entries that Record holds until they are written; default 4096
+	HistoryBytes   int64 // and their bytes; default 32 MiB
+
+	OnCommit func(took time.Duration, ops int) // told of each batch; must be quick
+}
+
+func (o Options) withDefaults() Options {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.LockWait == 0 {
+		o.LockWait = 30 * time.Second
+	}
+	if o.Reserve == 0 {
+		o.Reserve = 256 << 20
+	}
+	if o.HistoryEntries == 0 {
+		o.HistoryEntries = 4096
+	}
+	if o.HistoryBytes == 0 {
+		o.HistoryBytes = 32 << 20
+	}
+	return o
+}
+
+// DB is an open journal.
+type DB struct {
+	path     string
+	opts     Options
+	log      *zap.Logger
+	onCommit func(time.Duration, int)
+	lock     *os.File
+
+	ids     *ids
+	history *history
+	leases  leases
+	oldest  oldest
+	space   space
+	prune   pruner
+
+	readers atomic.Pointer[sql.DB] // nil while the journal is unavailable
+	ckpt    atomic.Pointer[sql.DB]
+	wal     walState
+	wake    chan struct{} // for the writer
+	hurt    chan error    // a checkpoint found the file broken
+	stop    chan struct{} // closed by Close
+	done    sync.WaitGroup
+
+	mu     sync.Mutex
+	queue  []*op
+	closed bool
+	down   *Outage
+
+	// The writer's own.
+	seq     int64 // the last event's number
+	noNotes time.Time
+}
+
+// Outage is the error of a journal that takes no writes.
+type Outage struct {
+	Since time.Time
+	Err   error
+}
+
+func (o *Outage) Error() string {
+	return fmt.Sprintf("journal unavailable since %s: %v", o.Since.Format(time.RFC3339), o.Err)
+}
+
+// Unwrap returns the cause.
+func (o *Outage) Unwrap() error { return o.Err }
+
+var errClosed = errors.New("journal unavailable: it is closed")
+
+// Open opens the journal at path, and makes it where there is none. It waits for another process that has it open, as
+// Options.LockWait says. Leases of an earlier process are over: what it held is due as before.
+func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open journal %s: %w", path, err)
+		}
+	}()
+	o = o.withDefaults()
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	if err := checkFilesystem(filepath.Dir(path), o.Log); err != nil {
+		return nil, err
+	}
+	d := &DB{
+		path: path, opts: o, log: o.Log, onCommit: o.OnCommit, ids: newIDs(), history: newHistory(),
+		leases: leases{by: map[string]*shelf{}}, wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
+	}
+	d.wal.poke = make(chan struct{}, 1)
+	d.space.init(path, o.Reserve, o.Log)
+	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait); err != nil {
+		return nil, err
+	}
+	c, err := d.connect(ctx)
+	if err != nil {
+		return nil, errors.Join(err, unlockFile(d.lock))
+	}
+	d.done.Go(func() { d.run(c) })
+	d.done.Go(d.keep)
+	return d, nil
+}
+
+// connection is the writer's, held for as long as it works.
+type connection struct {
+	pool *sql.DB
+	conn *sql.Conn
+}
+
+// connect opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
+// connection that broke, has written is synced, checked and checkpointed before the first acknowledgement.
+func (d *DB) connect(ctx context.Context) (c *connection, err error) {
+	// No connection is open now: closing a descriptor of the file would drop the locks of one that is.
+	if err := syncFiles(d.path, d.path+"-wal"); err != nil {
+		return nil, err
+	}
+	c = &connection{}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if c.pool, err = open(d.path, 1, false); err != nil {
+		return nil, err
+	}
+	if c.conn, err = c.pool.Conn(ctx); err != nil {
+		return nil, err
+	}
+	if err := check(ctx, c.conn); err != nil {
+		return nil, err
+	}
+	if err := migrate(ctx, c.conn, schemas()); err != nil {
+		return nil, err
+	}
+	if err := truncate(ctx, c.conn); err != nil {
+		return nil, err
+	}
+	if err := syncFiles(filepath.Dir(d.path)); err != nil {
+		return nil, err
+	}
+	err = c.conn.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'`).Scan(&d.seq)
+	if err != nil {
+		return nil, err
+	}
+	readers, err := open(d.path, 4, true)
+	if err != nil {
+		return nil, err
+	}
+	ckpt, err := open(d.path, 1, false)
+	if err != nil {
+		return nil, errors.Join(err, readers.Close())
+	}
+	d.readers.Store(readers)
+	d.ckpt.Store(ckpt)
+	return c, nil
+}
+
+func (c *connection) close() {
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+	if c.pool != nil {
+		_ = c.pool.Close()
+	}
+}
+
+// run writes until the journal is closed. When the file breaks it opens it again, until it can be trusted.
+func (d *DB) run(c *connection) {
+	for {
+		err := c.conn.Raw(func(raw any) error {
+			w := &conn{raw: raw.(driver.Conn), stmts: map[string]*stmt{}}
+			defer w.close()
+			return d.write(w)
+		})
+		d.disconnect(c)
+		if err == nil {
+			return
+		}
+		d.fail(err)
+		if c = d.reopen(); c == nil {
+			return
+		}
+	}
+}
+
+func (d *DB) disconnect(c *connection) {
+	for _, p := range []*sql.DB{d.readers.Swap(nil), d.ckpt.Swap(nil)} {
+		if p != nil {
+			_ = p.Close()
+		}
+	}
+	c.close()
+}
+
+// fail tells everybody who waits that the journal is unavailable, and those who come from now on.
+func (d *DB) fail(err error) {
+	d.mu.Lock()
+	d.down = &Outage{Since: time.Now(), Err: err}
+	queue := d.queue
+	d.queue = nil
+	d.mu.Unlock()
+	d.log.Error("journal unavailable", zap.Error(err))
+	for _, o := range queue {
+		o.err = d.down
+		o.answer()
+	}
+}
+
+// reopen connects again, with growing pauses. It returns nil when the journal is closed first.
+func (d *DB) reopen() *connection {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		select {
+		case <-d.stop:
+			return nil
+		case <-time.After(pause):
+		}
+		c, err := d.connect(context.Background())
+		if err != nil {
+			d.log.Warn("journal is still unavailable", zap.Error(err))
+			continue
+		}
+		d.mu.Lock()
+		since := d.down.Since
+		d.down = nil
+		d.mu.Unlock()
+		d.log.Info("journal available again", zap.Duration("after", time.Since(since)))
+		return c
+	}
+}
+
+// Close writes what Record has taken, ends the journal and gives the file free.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	d.mu.Unlock()
+	close(d.stop)
+	d.poke()
+	d.done.Wait()
+	var err error
+	if notes, _ := d.history.oldest(1 << 30); len(notes) > 0 {
+		err = fmt.Errorf("close journal: %d entries of history were not written", len(notes))
+	}
+	return errors.Join(err, unlockFile(d.lock))
+}
+
+// Ready returns nil when the journal takes new events, else an *Outage that says why not and since when.
+func (d *DB) Ready(context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errClosed
+	}
+	if d.down != nil {
+		return d.down
+	}
+	if since := d.space.since.Load(); d.space.full.Load() && since != nil {
+		return &Outage{Since: *since, Err: proxy.ErrFull}
+	}
+	return nil
+}
+
+// reader is the pool for reading.
+func (d *DB) reader() (*sql.DB, error) {
+	if p := d.readers.Load(); p != nil {
+		return p, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.down != nil {
+		return nil, d.down
+	}
+	return nil, errClosed
+}
+
+func syncFiles(paths ...string) error {
+	for _, p := range paths {
+		f, err := os.Open(p)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("sync %s: %w", p, err)
+		}
+	}
+	return nil
+}

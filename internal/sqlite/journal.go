@@ -1,0 +1,192 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// Append implements proxy.Journal.
+func (d *DB) Append(ctx context.Context, _ time.Time, e proxy.Entry) (int64, error) {
+	if d.space.full.Load() {
+		return 0, proxy.ErrFull
+	}
+	r := ready(e)
+	var seq int64
+	err := d.do(ctx, &op{full: true, size: r.size(), run: func(t *tx) (err error) {
+		seq, err = t.put(r)
+		return err
+	}})
+	if err != nil {
+		return 0, err
+	}
+	return seq, nil
+}
+
+// Record implements proxy.Journal.
+func (d *DB) Record(_ time.Time, e proxy.Entry) error {
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		return errClosed
+	}
+	r := ready(e)
+	if r.unique {
+		d.ids.add(e.Event.Key())
+	}
+	if err := d.history.take(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
+		return err
+	}
+	d.poke()
+	return nil
+}
+
+// Lease implements proxy.Journal. One call reads about 8 MiB of bodies at most; it then returns fewer than n, and now.
+func (d *DB) Lease(ctx context.Context, now time.Time, backend string, n int, ttl time.Duration) ([]proxy.Leased, time.Time, error) {
+	var out []proxy.Leased
+	var next time.Time
+	err := d.do(ctx, &op{
+		reads: true,
+		run: func(t *tx) (err error) {
+			out, next, err = t.lease(now, backend, n, ttl)
+			return err
+		},
+		lost: func() { d.release(out) },
+	})
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return out, next, nil
+}
+
+// release gives back leases that nobody learned of.
+func (d *DB) release(ls []proxy.Leased) {
+	for _, l := range ls {
+		d.leases.drop(l.Backend, l.Event.Seq)
+		d.leases.waits(l.Backend, l.Event.Seq, millis(l.Due))
+	}
+}
+
+// Settle implements proxy.Journal.
+func (d *DB) Settle(ctx context.Context, _ time.Time, s ...proxy.Settlement) error {
+	for i := range s {
+		switch s[i].State {
+		case proxy.Pending, proxy.Delivered, proxy.Failed:
+		default:
+			return fmt.Errorf("settle: a delivery cannot become %q", s[i].State)
+		}
+	}
+	return d.do(ctx, &op{size: int64(len(s)) * 512, run: func(t *tx) error { return t.settle(s) }})
+}
+
+// Resend implements proxy.Journal.
+func (d *DB) Resend(ctx context.Context, now time.Time, seq int64, backends []string) ([]proxy.Resent, error) {
+	var out []proxy.Resent
+	err := d.do(ctx, &op{size: 512, run: func(t *tx) (err error) {
+		out, err = t.resend(now, seq, backends)
+		return err
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// barrier returns when everything that was asked for before is committed.
+func (d *DB) barrier(ctx context.Context) error {
+	return d.do(ctx, &op{run: func(*tx) error { return nil }})
+}
+
+// Flush returns when what Record has taken before is on stable storage.
+func (d *DB) Flush(ctx context.Context) error {
+	for notes, _ := d.history.oldest(1 << 30); len(notes) > 0; notes = notes[min(len(notes), batchOps-1):] {
+		if err := d.barrier(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HistoryDropped is how many entries of Record were lost since the journal was opened.
+func (d *DB) HistoryDropped() int64 {
+	d.history.mu.Lock()
+	defer d.history.mu.Unlock()
+	return d.history.dropped
+}
+
+// Find implements proxy.Journal. An event that retention took is still found for 31 days where it was Delivered: without
+// a number and deliveries.
+func (d *DB) Find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
+	if !(&proxy.Event{ID: k.ID}).Unique() {
+		return proxy.Known{}, proxy.ErrNotFound
+	}
+	for try := 0; ; try++ {
+		before := d.history.commits()
+		known, err := d.findOnce(ctx, k)
+		if before == d.history.commits() || try == 10 {
+			return known, err
+		} // else a note may have moved into the file between the looks at the file and at the notes
+	}
+}
+
+func (d *DB) findOnce(ctx context.Context, k proxy.Key) (proxy.Known, error) {
+	var known proxy.Known
+	found := false
+	if d.ids.has(k) {
+		var err error
+		if known, err = d.find(ctx, k); err != nil && !errors.Is(err, proxy.ErrNotFound) {
+			return proxy.Known{}, fmt.Errorf("find: %w", err)
+		}
+		found = err == nil
+	}
+	for _, n := range d.history.about(k, known.Event.Seq) {
+		if known.Event.Seq == 0 && len(known.Deliveries) == 0 && n.entry.creates() {
+			known.Event, found = bare(*n.entry.Event), true
+		}
+		if found {
+			overlay(&known, n.entry)
+		}
+	}
+	if !found {
+		return proxy.Known{}, proxy.ErrNotFound
+	}
+	d.leases.mark(known.Event.Seq, known.Deliveries)
+	return known, nil
+}
+
+// bare is an event without its body and headers.
+func bare(e proxy.Event) proxy.Event {
+	e.Body, e.Header, e.Forwarded = nil, nil, nil
+	return e
+}
+
+// overlay shows what writing an entry will make of what is known.
+func overlay(k *proxy.Known, e *entry) {
+	if e.Answered.After(k.Answered) {
+		k.Answered = timeOf(millis(e.Answered))
+	}
+	for _, in := range e.Deliveries {
+		d, i := incoming(in), 0
+		for i < len(k.Deliveries) && k.Deliveries[i].Backend < d.Backend {
+			i++
+		}
+		switch {
+		case i == len(k.Deliveries) || k.Deliveries[i].Backend != d.Backend:
+			k.Deliveries = append(k.Deliveries[:i:i], append([]proxy.Delivery{d.Delivery}, k.Deliveries[i:]...)...)
+		case d.Turn > k.Deliveries[i].Turn:
+			k.Deliveries[i] = d.Delivery
+		case d.Turn == k.Deliveries[i].Turn:
+			out, _ := merge(delivery{Delivery: k.Deliveries[i]}, d, in.Attempt, d.Attempts > k.Deliveries[i].Attempts)
+			k.Deliveries[i] = out.Delivery
+		}
+	}
+	if len(k.Deliveries) > 0 {
+		k.State = whole(k.Deliveries)
+	} else if e.State != "" {
+		k.State, k.Reason = e.State, e.Reason
+	}
+}

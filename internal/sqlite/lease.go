@@ -1,0 +1,161 @@
+package sqlite
+
+import (
+	"cmp"
+	"sync"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// leases are all leases there are: see schema/0001_journal.sql for why they are not in the file. The writer alone
+// changes them; mu lets others look.
+type leases struct {
+	mu sync.Mutex
+	by map[string]*shelf // by backend
+}
+
+// shelf holds one backend's leases.
+type shelf struct {
+	held map[int64]held // by event
+	from place          // every Pending row up to and including this place is held: where the search for more begins
+}
+
+// place is where a Pending row stands in the order of leasing.
+type place struct{ due, seq int64 }
+
+func (p place) after(q place) bool {
+	return cmp.Or(cmp.Compare(p.due, q.due), cmp.Compare(p.seq, q.seq)) > 0
+}
+
+// held is one lease, with what its row held when it was taken.
+type held struct {
+	token    int64
+	until    time.Time
+	due      int64
+	turn     int
+	attempts int
+}
+
+func (l *leases) shelf(backend string) *shelf {
+	s := l.by[backend]
+	if s == nil {
+		s = &shelf{held: map[int64]held{}}
+		l.by[backend] = s
+	}
+	return s
+}
+
+// waits says that a Pending row stands at p and is not leased.
+func (s *shelf) waits(p place) {
+	if !p.after(s.from) {
+		s.from = place{p.due, p.seq - 1}
+	}
+}
+
+// get returns the lease of a delivery.
+func (l *leases) get(backend string, seq int64) (held, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.by[backend]; s != nil {
+		h, ok := s.held[seq]
+		return h, ok
+	}
+	return held{}, false
+}
+
+// set notes a lease, and returns how to take that back.
+func (l *leases) set(backend string, seq int64, h held) (undo func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.shelf(backend)
+	before, had := s.held[seq]
+	s.held[seq] = h
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if had {
+			s.held[seq] = before
+			return
+		}
+		delete(s.held, seq)
+		s.waits(place{h.due, seq})
+	}
+}
+
+// drop ends a lease, if there is one, and returns how to take that back. When the delivery is still Pending, waits is to
+// follow.
+func (l *leases) drop(backend string, seq int64) (undo func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.shelf(backend)
+	h, ok := s.held[seq]
+	if !ok {
+		return func() {}
+	}
+	delete(s.held, seq)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		s.held[seq] = h
+	}
+}
+
+// waits says that a delivery is Pending, due then, and not leased.
+func (l *leases) waits(backend string, seq, due int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shelf(backend).waits(place{due, seq})
+}
+
+// expire ends the leases that are over and returns where to begin the search.
+func (l *leases) expire(backend string, now time.Time) place {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.shelf(backend)
+	for seq, h := range s.held {
+		if !h.until.After(now) {
+			delete(s.held, seq)
+			s.waits(place{h.due, seq})
+		}
+	}
+	return s.from
+}
+
+// reached says that the search has come to p and every row before is held.
+func (l *leases) reached(backend string, p place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.shelf(backend); p.after(s.from) {
+		s.from = p
+	}
+}
+
+// next is the earliest end of a lease of the backend, or the due time of what it holds where that is later.
+func (l *leases) next(backend string) (next time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.shelf(backend).held {
+		at := h.until
+		if due := timeOf(h.due); due.After(at) {
+			at = due
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// mark fills in the leases of an event's deliveries.
+func (l *leases) mark(seq int64, ds []proxy.Delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range ds {
+		if s := l.by[ds[i].Backend]; s != nil && ds[i].State == proxy.Pending {
+			if h, ok := s.held[seq]; ok {
+				ds[i].Token, ds[i].LeaseUntil = h.token, h.until
+			}
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+const knownColumns = eventColumns + `, e.state, e.reason, e.answered`
+
+func scanKnown(r row) proxy.Known {
+	return proxy.Known{Event: scanEvent(r), State: stateOf(r.int(12)), Reason: r.text(13), Answered: timeOf(r.int(14))}
+}
+
+// each runs q and calls f for each row.
+func each(ctx context.Context, c *sql.Conn, f func(r row) error, q string, args ...any) error {
+	rows, err := c.QueryContext(ctx, q, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	r, dest := make(row, len(columns)), make([]any, len(columns))
+	for i := range r {
+		dest[i] = &r[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// known reads events with their deliveries.
+func known(ctx context.Context, c *sql.Conn, where string, args ...any) ([]proxy.Known, error) {
+	var out []proxy.Known
+	err := each(ctx, c, func(r row) error {
+		out = append(out, scanKnown(r))
+		return nil
+	}, `SELECT `+knownColumns+` FROM events e `+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range out {
+		k := &out[i]
+		err := each(ctx, c, func(r row) error {
+			k.Deliveries = append(k.Deliveries, scanDelivery(r).Delivery)
+			return nil
+		}, `SELECT `+deliveryColumns+` FROM deliveries WHERE event = ? ORDER BY backend`, k.Event.Seq)
+		if err != nil {
+			return nil, err
+		}
+		if len(k.Deliveries) > 0 {
+			k.State = whole(k.Deliveries)
+		}
+	}
+	return out, nil
+}
+
+func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
+	pool, err := d.reader()
+	if err != nil {
+		return proxy.Known{}, err
+	}
+	c, err := pool.Conn(ctx)
+	if err != nil {
+		return proxy.Known{}, err
+	}
+	defer c.Close()
+	ctx = context.WithoutCancel(ctx) // the driver starts a goroutine for each query that can be cancelled
+	found, err := known(ctx, c, `WHERE e.source = ? AND e.dedupe_key = ?`, k.Source, k.ID)
+	if err != nil {
+		return proxy.Known{}, err
+	}
+	if len(found) > 0 {
+		return found[0], nil
+	}
+	var state, received, answered int64
+	err = c.QueryRowContext(ctx, `SELECT state, received, answered FROM seen WHERE source = ? AND id = ?`, k.Source, k.ID).
+		Scan(&state, &received, &answered)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && state != stateDelivered {
+		return proxy.Known{}, proxy.ErrNotFound
+	}
+	return proxy.Known{
+		Event: proxy.Event{Source: k.Source, ID: k.ID, Received: timeOf(received)}, State: proxy.Delivered, Answered: timeOf(answered),
+	}, err
+}
+
+// Event returns an event by its number with its attempts, those of each backend and turn in order.
+func (d *DB) Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error) {
+	var out []proxy.Known
+	var attempts []proxy.Attempt
+	err := d.read(ctx, func(c *sql.Conn) (err error) {
+		if out, err = known(ctx, c, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
+			return err
+		}
+		attempts, err = tries(ctx, c, seq)
+		return err
+	})
+	if err != nil {
+		return proxy.Known{}, nil, fmt.Errorf("read event: %w", err)
+	}
+	if len(out) == 0 {
+		return proxy.Known{}, nil, proxy.ErrNotFound
+	}
+	d.leases.mark(seq, out[0].Deliveries)
+	return out[0], attempts, nil
+}
+
+// read runs f on a connection for reading, in one snapshot.
+func (d *DB) read(ctx context.Context, f func(c *sql.Conn) error) (err error) {
+	pool, err := d.reader()
+	if err != nil {
+		return err
+	}
+	c, err := pool.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
+		return err
+	}
+	defer func() {
+		_, end := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		err = errors.Join(err, end)
+	}()
+	return f(c)
+}
+
+// tries reads the attempts of an event: the rows, and the successes at the first try, which have none.
+func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error) {
+	var out []proxy.Attempt
+	err := each(ctx, c, func(r row) error {
+		out = append(out, proxy.Attempt{
+			Backend: r.text(0), Turn: int(r.int(1)), N: int(r.int(2)), Started: timeOf(r.int(3)), Duration: duration(r.int(4)),
+			Status: int(r.int(5)), Outcome: r.text(6), Error: r.text(7), Trigger: proxy.Trigger(r.text(8)), Excerpt: r.text(9),
+		})
+		return nil
+	}, `SELECT backend, turn, n, started, ms, status, class, error, trigger, excerpt FROM attempts WHERE event = ?`, seq)
+	if err != nil {
+		return nil, err
+	}
+	err = each(ctx, c, func(r row) error {
+		if d := scanDelivery(r); d.first() && d.started != 0 {
+			out = append(out, d.last())
+		}
+		return nil
+	}, `SELECT `+deliveryColumns+` FROM deliveries WHERE event = ?`, seq)
+	slices.SortFunc(out, func(a, b proxy.Attempt) int {
+		return cmp.Or(cmp.Compare(a.Backend, b.Backend), cmp.Compare(a.Turn, b.Turn), cmp.Compare(a.N, b.N))
+	})
+	return out, err
+}

@@ -1,0 +1,323 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// One batch takes at most this much: it bounds how long the last of those who wait is made to.
+const (
+	batchOps   = 256
+	batchBytes = 16 << 20
+)
+
+// op is something for the writer to do, and its answer.
+type op struct {
+	run   func(t *tx) error
+	reads bool   // it writes nothing
+	full  bool   // it is refused below the reserve
+	size  int64  // about what it writes
+	lost  func() // what to do when it was done but nobody waits any more; may be nil
+
+	err   error
+	done  chan error
+	state atomic.Int32
+}
+
+const (
+	opWaiting = iota
+	opAnswered
+	opGone
+)
+
+// do has the writer run o in its next batch, and waits for the commit.
+func (d *DB) do(ctx context.Context, o *op) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o.done = make(chan error, 1)
+	if err := d.enqueue(o); err != nil {
+		return err
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-ctx.Done():
+		if o.state.CompareAndSwap(opWaiting, opGone) {
+			return context.Cause(ctx)
+		}
+		return <-o.done
+	}
+}
+
+func (d *DB) enqueue(o *op) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return errClosed
+	case d.down != nil:
+		return d.down
+	}
+	d.queue = append(d.queue, o)
+	d.poke()
+	return nil
+}
+
+// poke wakes the writer.
+func (d *DB) poke() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *op) answer() {
+	if o.state.CompareAndSwap(opWaiting, opAnswered) {
+		o.done <- o.err
+	} else if o.lost != nil && o.state.Load() == opGone && o.err == nil {
+		o.lost()
+	}
+}
+
+// take removes from the queue what the next batch is made of.
+func (d *DB) take() (ops []*op, closed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, size := 0, int64(0)
+	for n < len(d.queue) && n < batchOps && size < batchBytes {
+		size += d.queue[n].size
+		n++
+	}
+	ops = append(ops, d.queue[:n]...)
+	clear(d.queue[:n])
+	if d.queue = d.queue[n:]; len(d.queue) == 0 {
+		d.queue = nil
+	}
+	return ops, d.closed
+}
+
+// write commits batches until the journal is closed, which returns nil, or broken.
+func (d *DB) write(c *conn) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		ops, closed := d.take()
+		notes, waited := d.history.oldest(batchOps - len(ops))
+		held := time.Until(d.noNotes)
+		if len(ops) == 0 && len(notes) < batchOps && waited < historyDelay && !closed || held > 0 {
+			notes = nil
+		}
+		if len(ops)+len(notes) > 0 {
+			if err := d.batch(c, ops, notes); err != nil {
+				return err
+			}
+			if err := d.reset(c); err != nil {
+				return err
+			}
+			continue
+		}
+		if closed {
+			return nil
+		}
+		if waited > 0 {
+			timer.Reset(max(historyDelay-waited, held, time.Millisecond))
+		}
+		select {
+		case <-d.wake:
+		case <-timer.C:
+		case err := <-d.hurt:
+			return err
+		}
+	}
+}
+
+// batch commits ops and notes together and answers those who wait. Its error means that the file cannot be trusted.
+func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
+	start := time.Now()
+	all := make([]*op, 0, len(ops)+len(notes))
+	for _, o := range ops {
+		if o.state.Load() == opWaiting {
+			all = append(all, o)
+		}
+	}
+	waiting := len(all)
+	for _, n := range notes {
+		all = append(all, &op{run: func(t *tx) error { return t.note(n.entry) }})
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	t := &tx{conn: c, db: d, delta: map[total]int64{}}
+	seq := d.seq
+	if err := t.commit(all); err != nil {
+		t.back(0)
+		d.seq = seq
+		if _, rollback := c.exec("ROLLBACK"); rollback != nil && broken(rollback) {
+			err = errors.Join(err, rollback)
+		}
+		return d.failed(c, all[:waiting], len(notes) > 0, err)
+	}
+	for _, f := range t.after {
+		f()
+	}
+	d.history.written(all[waiting:], d.log)
+	for _, o := range all[:waiting] {
+		o.answer()
+	}
+	if d.onCommit != nil {
+		d.onCommit(time.Since(start), len(all))
+	}
+	return nil
+}
+
+// failed deals with a batch that was rolled back. No waiter is told of success; what may yet succeed is tried again.
+func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
+	told := fmt.Errorf("journal unavailable: %w", err)
+	var again []*op
+	if code(err) == lib.SQLITE_FULL {
+		d.space.exhausted()
+		told = fmt.Errorf("%w: %w", proxy.ErrFull, err)
+		for _, o := range ops {
+			if !o.full {
+				again = append(again, o)
+			}
+		}
+	} else if !broken(err) && notes {
+		again = ops
+	}
+	if notes {
+		d.noNotes = time.Now().Add(time.Second)
+	}
+	if len(again) == len(ops) && !notes {
+		again = nil
+	}
+	for _, o := range ops {
+		if !slices.Contains(again, o) {
+			o.err = told
+			o.answer()
+		}
+	}
+	if broken(err) {
+		return err
+	}
+	return d.batch(c, again, nil)
+}
+
+// commit runs all in one transaction. An operation that fails for a reason of its own keeps its error in err and
+// leaves nothing behind.
+func (t *tx) commit(all []*op) error {
+	if reads(all) {
+		for _, o := range all {
+			if o.err = o.run(t); broken(o.err) {
+				return o.err
+			}
+		}
+		return nil
+	}
+	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	clean, err := t.runAll(all)
+	if err == nil && !clean {
+		err = t.runEach(all)
+	}
+	if err == nil {
+		err = t.flush()
+	}
+	if err != nil {
+		return err
+	}
+	if ackEarly {
+		for _, o := range all {
+			if o.done != nil {
+				o.answer()
+			}
+		}
+		time.Sleep(ackEarlyDelay)
+	}
+	_, err = t.exec("COMMIT")
+	return err
+}
+
+func reads(all []*op) bool {
+	for _, o := range all {
+		if !o.reads {
+			return false
+		}
+	}
+	return true
+}
+
+// runAll runs all; clean is false when one of them may have left something behind. err ends the batch.
+func (t *tx) runAll(all []*op) (clean bool, err error) {
+	for _, o := range all {
+		if o.err = o.run(t); o.err == nil || code(o.err) == 0 {
+			continue // our own errors come before anything is written
+		}
+		if broken(o.err) || code(o.err) == lib.SQLITE_FULL {
+			return false, o.err
+		}
+		return false, nil
+	}
+	return true, nil
+}
+
+// runEach starts the transaction again, with a savepoint for each operation.
+func (t *tx) runEach(all []*op) error {
+	t.back(0)
+	t.after = nil
+	clear(t.delta)
+	if _, err := t.exec("ROLLBACK"); err != nil {
+		return err
+	}
+	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	for _, o := range all {
+		if err := t.runOne(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) runOne(o *op) error {
+	if _, err := t.exec("SAVEPOINT one"); err != nil {
+		return err
+	}
+	undo, after := len(t.undo), len(t.after)
+	delta := make(map[total]int64, len(t.delta))
+	for k, n := range t.delta {
+		delta[k] = n
+	}
+	if o.err = o.run(t); o.err != nil && code(o.err) != 0 {
+		if broken(o.err) || code(o.err) == lib.SQLITE_FULL {
+			return o.err
+		}
+		t.back(undo)
+		t.after, t.delta = t.after[:after], delta
+		if _, err := t.exec("ROLLBACK TO one"); err != nil {
+			return err
+		}
+	}
+	_, err := t.exec("RELEASE one")
+	return err
+}
+
+// note writes one entry of history.
+func (t *tx) note(e *entry) error {
+	if t.db.space.full.Load() && e.creates() {
+		return proxy.ErrFull
+	}
+	_, err := t.put(e)
+	return err
+}
