@@ -247,11 +247,11 @@ func (m *Memory) Lease(ctx context.Context, now time.Time, backend string, n int
 	if len(out) > 0 && len(out) == n {
 		return out, time.Time{}, nil
 	}
-	return out, m.next(backend), nil
+	return out, m.next(now, backend), nil
 }
 
 // next is the earliest time at which a Pending delivery of the backend is due and not leased.
-func (m *Memory) next(backend string) time.Time {
+func (m *Memory) next(now time.Time, backend string) time.Time {
 	var next time.Time
 	for _, v := range m.events {
 		d := v.deliveries[backend]
@@ -259,7 +259,7 @@ func (m *Memory) next(backend string) time.Time {
 			continue
 		}
 		at := d.Due
-		if d.LeaseUntil.After(at) {
+		if d.LeaseUntil.After(now) && d.LeaseUntil.After(at) {
 			at = d.LeaseUntil
 		}
 		if next.IsZero() || at.Before(next) {
