@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 // inherit returns the sockets that systemd opened for us: the one named "admin" (FileDescriptorName=admin) and the
@@ -51,6 +53,15 @@ func listen(ctx context.Context, inherited net.Listener, key, address string) (n
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return l, nil
+}
+
+// guarded refuses an admin listener that other machines can reach and no token guards. Package config has seen to the
+// address in the file; a name may stand for another address, and systemd brings its own.
+func guarded(a net.Addr, token proxy.Secret) error {
+	if tcp, ok := a.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && token == "" {
+		return fmt.Errorf("admin: %s can be reached from other machines: set admin.token, or listen on 127.0.0.1", a)
+	}
+	return nil
 }
 
 // certificate is what TLS shows at this moment.

@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/config"
-	"github.com/breakwater-gateway/breakwater/internal/sqlite"
 )
 
 // pruned is a journal with steps of old events left, as Prune sees it.
@@ -23,7 +22,7 @@ type pruned struct {
 	start time.Time
 }
 
-func (p *pruned) Prune(_ context.Context, now time.Time, _ sqlite.Retention, n int) (int, error) {
+func (p *pruned) Prune(_ context.Context, now time.Time, _ config.Retention, n int) (int, error) {
 	p.at = append(p.at, now.Sub(p.start))
 	if len(p.steps) == 0 {
 		return 0, p.err

@@ -5,7 +5,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log"
 	"net"
 	"net/http"
@@ -114,8 +113,8 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 		return err
 	}
 	defer adminListener.Close()
-	if a, ok := adminListener.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && file.Admin.Token == "" {
-		return fmt.Errorf("admin: %s can be reached from other machines: set admin.token, or listen on 127.0.0.1", a)
+	if err := guarded(adminListener.Addr(), file.Admin.Token); err != nil {
+		return err
 	}
 	s.watch = newWatcher(s.Log)
 	defer s.watch.close()
