@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stripe/stripe-go/v76/webhook"
+
+	"github.com/breakwater-gateway/breakwater/internal/sqlite"
+	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// roles are what this program is when it starts itself.
+var roles = map[string]func(ctx context.Context, args []string) error{
+	"load": loadRole, "backend": backendRole, "handler": handlerRole, "proxy": proxyRole, "fill": fillRole,
+}
+
+// serve says where it listens and serves h until it is killed.
+func serve(h http.Handler) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	return http.Serve(l, h)
+}
+
+// milestone is how many requests lie between two times that the backend notes.
+const milestone = 1000
+
+// backendStats is what a backend has seen.
+type backendStats struct {
+	Count int64   `json:"count"`
+	Times []int64 `json:"times"` // of the 1st, 1001st, 2001st ... request, unix nanoseconds
+}
+
+// backendRole is a fast backend: it reads and answers 200.
+func backendRole(context.Context, []string) error {
+	var count atomic.Int64
+	var mu sync.Mutex
+	var times []int64
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /", func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if count.Add(1)%milestone == 1 {
+			mu.Lock()
+			times = append(times, time.Now().UnixNano())
+			mu.Unlock()
+		}
+	})
+	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = json.NewEncoder(w).Encode(backendStats{count.Load(), times})
+	})
+	return serve(mux)
+}
+
+// verified returns the body of a request if Stripe has signed it, and answers it otherwise.
+func verified(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	if err == nil {
+		err = webhook.ValidatePayload(body, r.Header.Get("Stripe-Signature"), signingSecret)
+	}
+	if err != nil {
+		http.Error(w, "bad request", http.StatusBadRequest)
+		return nil, false
+	}
+	return body, true
+}
+
+// handlerRole is what a webhook is without a gateway, as fast as net/http can be: it reads, verifies and answers.
+func handlerRole(context.Context, []string) error {
+	return serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := verified(w, r); ok {
+			_, _ = io.WriteString(w, "ok")
+		}
+	}))
+}
+
+// proxyRole is the least that a verifying gateway in Go can be: it keeps nothing, logs nothing and counts nothing.
+func proxyRole(_ context.Context, args []string) error {
+	f := flag.NewFlagSet("proxy", flag.ExitOnError)
+	to := f.String("to", "", "URL of the backend")
+	_ = f.Parse(args)
+	u, err := url.Parse(*to)
+	if err != nil {
+		return err
+	}
+	rp := &httputil.ReverseProxy{
+		Rewrite:   func(pr *httputil.ProxyRequest) { pr.SetURL(u) },
+		Transport: &http.Transport{MaxIdleConnsPerHost: 1024},
+	}
+	return serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if body, ok := verified(w, r); ok {
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			rp.ServeHTTP(w, r)
+		}
+	}))
+}
+
+const (
+	sourceName  = "main"
+	backendName = "legacy"
+	outage      = time.Hour // how long ago the first stored event came: all are signed afresh when they are drained
+)
+
+// fillRole puts pending events into a journal, through the journal itself, as if its backend had been down for an hour.
+func fillRole(ctx context.Context, args []string) (err error) {
+	f := flag.NewFlagSet("fill", flag.ExitOnError)
+	path := f.String("journal", "", "file")
+	n := f.Int64("n", 0, "events")
+	_ = f.Parse(args)
+	db, err := sqlite.Open(ctx, *path, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	began := time.Now().Add(-outage)
+	step := outage / 2 / time.Duration(*n)
+	var next atomic.Int64
+	var once sync.Once
+	var work sync.WaitGroup
+	for range 512 { // so many share a commit
+		work.Go(func() {
+			for i := next.Add(1) - 1; i < *n; i = next.Add(1) - 1 {
+				at := began.Add(time.Duration(i) * step)
+				if _, ferr := db.Append(ctx, at, stored(types[i%int64(len(types))], at)); ferr != nil {
+					once.Do(func() { err = ferr })
+					return
+				}
+			}
+		})
+	}
+	work.Wait()
+	if cerr := db.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// stored is an event as the gateway keeps it when its backend's breaker is open.
+func stored(typ string, at time.Time) proxy.Entry {
+	e := stripetest.New(typ, stripetest.Options{Created: at})
+	signature := fmt.Sprintf("t=%d,v1=%x", at.Unix(), webhook.ComputeSignature(at, e.Body, signingSecret))
+	return proxy.Entry{
+		Event: &proxy.Event{
+			Source: sourceName, ID: e.ID, Type: typ, Created: at, Received: at, APIVersion: "2023-10-16", Body: e.Body,
+			Header: http.Header{
+				"Accept": {"*/*; q=0.5, application/xml"}, "Cache-Control": {"no-cache"},
+				"Content-Type": {"application/json; charset=utf-8"}, "Stripe-Signature": {signature},
+				"User-Agent": {"Stripe/1.0 (+https://stripe.com/docs/webhooks)"},
+			},
+			Forwarded: http.Header{
+				"X-Forwarded-For": {"127.0.0.1"}, "X-Forwarded-Host": {"hooks.example.com"}, "X-Forwarded-Proto": {"https"},
+			},
+		},
+		Deliveries: []proxy.EntryDelivery{{Delivery: proxy.Delivery{Backend: backendName, State: proxy.Pending, Turn: 1, Due: at}}},
+	}
+}
