@@ -148,9 +148,7 @@ func (g *Gateway) drainOnce(ctx context.Context, b *backend, n int) (sent int, a
 		}
 	}
 	b.limiter.AllowN(now, sent)
-	if sent < n {
-		b.slots.release(n-sent, true)
-	}
+	b.slots.putBack(n - sent)
 	return sent, again
 }
 

@@ -97,6 +97,15 @@ func (s *slots) drain(n int, now time.Time) (got int, short bool) {
 // release gives n slots back that nothing was sent on.
 func (s *slots) release(n int, drained bool) { s.done(n, drained, func() {}) }
 
+// putBack gives back n slots that the drain took and had nothing to send on. It wakes nobody: the drain is who asks.
+func (s *slots) putBack(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= n
+	s.drained -= n
+	s.grant()
+}
+
 // succeeded gives a slot back after the backend answered well: while it recovers it is allowed one more.
 func (s *slots) succeeded(drained bool) {
 	s.done(1, drained, func() { s.limit = min(s.max, s.limit+1) })
