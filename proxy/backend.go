@@ -117,6 +117,12 @@ func (br *breaker) reopens() time.Time {
 
 func (br *breaker) halfOpen() bool { return br.State() == gobreaker.StateHalfOpen }
 
+// probing reports whether a half-open breaker's one attempt is under way. Its end frees a slot.
+func (br *breaker) probing() bool {
+	n := br.Counts()
+	return n.Requests > n.TotalExclusions
+}
+
 // poke makes the drain look again.
 func (b *backend) poke() {
 	select {

@@ -164,6 +164,9 @@ func (b *backend) room(now time.Time) (n int, until time.Time) {
 	}
 	n = leaseBatch
 	if br.halfOpen() {
+		if br.probing() {
+			return 0, time.Time{}
+		}
 		n = 1
 	}
 	if tokens := b.limiter.TokensAt(now); b.limiter.Limit() != rate.Inf && tokens < float64(n) {
@@ -225,8 +228,8 @@ func (g *Gateway) redeliver(b *backend, l Leased, leasedAt time.Time) {
 	default:
 	}
 	o, ok := b.attempt(g.life, l.Event, t)
-	if !ok {
-		b.settler <- SettleRelease(l, later(l.Due, b.breaker.Load().reopens()))
+	if !ok { // its due time stays, and with it its place among those that wait
+		b.settler <- SettleRelease(l, time.Time{})
 		return
 	}
 	b.settler <- b.settlement(l, o, leasedAt)
