@@ -37,7 +37,9 @@ func start(t *testing.T, cmd *exec.Cmd, env ...string) *process {
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", strings.Join(cmd.Args, " "), p.out.String())
+			said := strings.Split(strings.TrimSpace(p.out.String()), "\n")
+			last := said[max(0, len(said)-40):]
+			t.Logf("%s said %d lines, in the end:\n%s", strings.Join(cmd.Args, " "), len(said), strings.Join(last, "\n"))
 		}
 	})
 	return p
