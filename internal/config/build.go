@@ -52,7 +52,7 @@ func (d *decoder) backend(path string, b backend) proxy.Backend {
 	if b.CAFile != "" {
 		b.CAFile = d.fromDir(b.CAFile)
 		if pem, err := readFile(b.CAFile, 1<<20); err != nil {
-			d.fail(path+".ca_file", "%v", err)
+			d.fail(path+".ca_file", "read ca_file: %v", err)
 		} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
 			d.fail(path+".ca_file", "the file holds no certificate in PEM form")
 		}
@@ -98,10 +98,10 @@ func (d *decoder) journal(text string) Journal {
 }
 
 func (d *decoder) checkListeners(f *File) {
-	_, okPublic := d.checkListen("listen", f.Listen)
-	admin, okAdmin := d.checkListen("admin.listen", f.Admin.Listen)
-	if okPublic && okAdmin && f.Listen == f.Admin.Listen && !strings.HasSuffix(f.Listen, ":0") {
-		d.fail("admin.listen", "admin.listen is the same as listen: Stripe's side and the admin side need an address each")
+	public, port, okPublic := d.checkListen("listen", f.Listen)
+	admin, adminPort, okAdmin := d.checkListen("admin.listen", f.Admin.Listen)
+	if okPublic && okAdmin && port == adminPort && port != "0" && (public == admin || public == "" || admin == "") {
+		d.fail("listen", "admin.listen is the same as listen: Stripe's side and the admin side need an address each")
 	}
 	if okAdmin && f.Admin.Token == "" && !d.bad["admin.token"] && !loopback(admin) {
 		d.fail("admin.listen", `admin.listen is reachable from other machines: set admin.token, such as "${BREAKWATER_ADMIN_TOKEN}", `+
@@ -109,17 +109,17 @@ func (d *decoder) checkListeners(f *File) {
 	}
 }
 
-// checkListen returns the host of an address to listen on.
-func (d *decoder) checkListen(path, address string) (host string, ok bool) {
+// checkListen splits an address to listen on.
+func (d *decoder) checkListen(path, address string) (host, port string, ok bool) {
 	if d.bad[path] {
-		return "", false
+		return "", "", false
 	}
 	host, port, err := net.SplitHostPort(address)
 	if n, e := strconv.ParseUint(port, 10, 16); errors.Join(err, e) != nil || n > 65535 {
 		d.fail(path, "%s must be host:port, such as :8420 or 127.0.0.1:8421", path)
-		return "", false
+		return "", "", false
 	}
-	return host, true
+	return host, port, true
 }
 
 func loopback(host string) bool {

@@ -6,7 +6,7 @@
 //
 // In each value, but not in keys, ${NAME} stands for an environment variable, ${NAME:-default} for one that may be unset
 // or empty, and ${file:/path} for a file's content without its last line breaks. They are filled in after the YAML was
-// parsed, so what they bring in is always one value and never more YAML. A $ before { is written $${, and $$ is $ in
+// parsed, so what they bring in is always one value and never more YAML; a default is taken as it stands. A $ before { is written $${, and $$ is $ in
 // general; any other $ is itself. A relative path, wherever it stands, starts from the file's folder.
 //
 // A secret is never shown: problems quote no value that was filled in, and excerpts print secrets as ***.
@@ -51,8 +51,8 @@ type Journal struct {
 	Path   string // of the database file
 }
 
-// maxFile is far above any real file, and low enough for a parser that recurses.
-const maxFile = 256 << 10
+// maxFile is far above any real file; the YAML parser takes time by the square of the number of keys.
+const maxFile = 128 << 10
 
 // Load reads and checks the file at path. The File is never nil: with an error, which is a Problems that holds all of the
 // errors and nothing else, only its Path, Problems and Watch mean something.
@@ -78,7 +78,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 	d := &decoder{
 		dir: filepath.Dir(path), env: env,
 		places: map[string]place{}, texts: map[string]string{}, bad: map[string]bool{},
-		hidden: map[int][]string{}, filled: map[string]string{}, shown: map[*node]struct{}{},
+		visible: map[place]string{}, filled: map[string]string{},
 	}
 	f := &File{Path: path, Watch: []string{path}}
 	if root := d.parseYAML(src); root != nil {
@@ -120,7 +120,7 @@ type document struct {
 	Backends map[string]backend `yaml:"backends" doc:"Where events are forwarded to, by a name of your choice. Names live on in the journal; to change one, see was."`
 	Routes   []route            `yaml:"routes" required:"true" doc:"Which events go to which backends. In order, the first match wins."`
 
-	Retention     Retention      `yaml:"retention" doc:"How long events are kept, counted from when their state last changed."`
+	Retention     Retention      `yaml:"retention" doc:"How long the journal keeps events, by what became of them."`
 	InlineTimeout time.Duration  `yaml:"inline_timeout" default:"8s" doc:"Stripe is answered at the latest this long after its request came in, whatever the backend does."`
 	ResignAfter   time.Duration  `yaml:"resign_after" default:"60s" doc:"A delivery later than this after Stripe signed the event is signed afresh, so that the backend does not refuse it as too old."`
 	DedupeWindow  time.Duration  `yaml:"dedupe_window" default:"1m" doc:"A repeat within this time after our 2xx is answered and not delivered again."`
@@ -212,7 +212,7 @@ type route struct {
 	Account    string        `yaml:"account" doc:"Only events of this connected account (acct_..., * as in types); \"-\" for one's own account."`
 	Livemode   *bool         `yaml:"livemode" doc:"Only live events (true) or only test events (false)."`
 	APIVersion string        `yaml:"api_version" doc:"Only events of this API version; * as in types."`
-	To         []string      `yaml:"to" required:"true" doc:"Names of backends. [] ignores the event."`
+	To         []string      `yaml:"to" required:"true" doc:"The names of backends; [] ignores the event."`
 	Continue   bool          `yaml:"continue" doc:"Look at later routes too."`
 	Answer     proxy.Answer  `yaml:"answer" default:"always" enum:"always,backend,relay" doc:"always: 2xx once the event is delivered or stored. backend: 2xx only once each backend answered 2xx. relay: the backend's own answer; nothing is kept."`
 	HoldFor    time.Duration `yaml:"hold_for" doc:"With answer: backend: Stripe gets its 2xx after this time in any case. Default 24h, at most 60h."`
@@ -221,7 +221,7 @@ type route struct {
 }
 
 type fallback struct {
-	Status  int               `yaml:"status" required:"true" doc:"HTTP status."`
-	Headers map[string]string `yaml:"headers" doc:"Headers."`
-	Body    string            `yaml:"body" doc:"Body, verbatim."`
+	Status  int               `yaml:"status" required:"true" doc:"The HTTP status."`
+	Headers map[string]string `yaml:"headers" doc:"Its headers."`
+	Body    string            `yaml:"body" doc:"Its body, as it is."`
 }

@@ -15,15 +15,13 @@ type decoder struct {
 	dir string // that relative paths start from
 	env func(string) (string, bool)
 
-	problems []Problem
-	places   map[string]place   // where each path stands
-	texts    map[string]string  // what stands there, filled in
-	bad      map[string]bool    // paths that have an error, so that nothing that follows from it is told too
-	hidden   map[int][]string   // by line: what an excerpt must not show
-	filled   map[string]string  // what was filled in, and the reference that it was filled in for
-	shown    map[*node]struct{} // nodes that hide has been through
-	read     []string           // files that the document is made of
-	syntax   bool               // it could not be parsed, so nothing is known of what is secret in it
+	problems Problems
+	places   map[string]place  // where each path stands
+	texts    map[string]string // what stands there, filled in
+	bad      map[string]bool   // paths that have an error, so that nothing that follows from it is told too
+	visible  map[place]string  // what excerpts may show, as it is written, beside our own keys
+	filled   map[string]string // what was filled in, and the reference that it was filled in for
+	read     []string          // files that the document is made of
 }
 
 func (d *decoder) failAt(at place, path, format string, args ...any) {
@@ -65,6 +63,13 @@ func (d *decoder) spoiled(path string) bool {
 
 func (d *decoder) decode(n *node, v reflect.Value, path string) {
 	t := v.Type()
+	if n.kind == broken {
+		if !holdsSecret(t) {
+			d.show(n)
+		}
+		d.bad[path] = true
+		return
+	}
 	if s, ok := scalarTypes[t]; ok {
 		d.scalar(n, v, s, path)
 		return
@@ -101,8 +106,8 @@ func (d *decoder) expect(n *node, k kind, t reflect.Type, path string) bool {
 	if n.kind == k {
 		return true
 	}
-	if k == mapping || holdsSecret(t) {
-		d.hide(n)
+	if n.kind == scalar && !holdsSecret(t) {
+		d.show(n)
 	}
 	name, hint := lastKey(path), ""
 	if name == "" {
@@ -119,11 +124,12 @@ func (d *decoder) mapping(n *node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
 	first := map[string]place{}
 	for i, key := range n.keys {
+		d.show(key)
 		at := join(path, key.text)
 		value := reflect.New(v.Type().Elem()).Elem()
 		if before, dup := first[key.text]; dup {
 			d.failAt(key.at, at, "%q is already there, on line %d", key.text, before.line)
-			d.decode(n.list[i], value, at) // for its own mistakes, and to hide its secrets
+			d.decode(n.list[i], value, at) // for its own mistakes
 			continue
 		}
 		first[key.text] = key.at
@@ -152,7 +158,7 @@ func (d *decoder) structure(n *node, v reflect.Value, path string) {
 		}
 		if before := given[key.text]; before != nil {
 			d.failAt(key.at, at, "key %q is already there, on line %d", key.text, before.at.line)
-			d.decode(value, reflect.New(f.Type).Elem(), at) // for its own mistakes, and to hide its secrets
+			d.decode(value, reflect.New(f.Type).Elem(), at) // for its own mistakes
 			continue
 		}
 		given[key.text] = key
@@ -182,7 +188,7 @@ func (d *decoder) checkField(f reflect.StructField, v reflect.Value, path string
 	case f.Tag.Get("enum") != "":
 		allowed := strings.Split(f.Tag.Get("enum"), ",")
 		if !slices.Contains(allowed, v.String()) {
-			d.fail(path, "%s must be %s%s", name, strings.Join(allowed, ", "), didYouMean(v.String(), allowed))
+			d.fail(path, "%s must be %s%s", name, oneOf(allowed), didYouMean(v.String(), allowed))
 		}
 	case v.CanInt() && v.Int() < 0:
 		d.fail(path, "%s must not be negative", name)
@@ -209,9 +215,16 @@ func (d *decoder) absent(n *node, f reflect.StructField, v reflect.Value, path s
 	}
 }
 
+// keyLike matches what a mistyped key looks like, and a secret does not.
+var keyLike = regexp.MustCompile(`^[\pL_. -]{1,24}$`)
+
 func (d *decoder) unknownKey(key, value *node, t reflect.Type, path string) {
 	names := keysOf(t)
-	text := fmt.Sprintf("unknown key %q", key.text)
+	text := "unknown key"
+	if keyLike.MatchString(key.text) { // else it is a value, most likely, that lost its key
+		text = fmt.Sprintf("unknown key %q", key.text)
+		d.show(key)
+	}
 	guess := nearest(key.text, names)
 	if guess != "" {
 		text += fmt.Sprintf("; did you mean %q?", guess)
@@ -219,16 +232,16 @@ func (d *decoder) unknownKey(key, value *node, t reflect.Type, path string) {
 	} else if where := belongs(key.text); where != "" {
 		text += "; it belongs " + where
 	}
-	if f, ok := fieldOf(t, guess); !ok || holdsSecret(f.Type) {
-		d.hide(value)
+	if f, ok := fieldOf(t, guess); ok && !holdsSecret(f.Type) && value.kind == scalar {
+		d.show(value)
 	}
 	d.failAt(key.at, "", "%s", text)
 }
 
 func (d *decoder) scalar(n *node, v reflect.Value, s scalarType, path string) {
 	secret := holdsSecret(v.Type())
-	if secret {
-		d.hide(n)
+	if n.kind == scalar && (!secret || onlyReference.MatchString(n.text)) {
+		d.show(n)
 	}
 	if n.kind == null {
 		d.failAt(n.at, path, "%s has no value", lastKey(path))
@@ -261,25 +274,11 @@ func (d *decoder) scalar(n *node, v reflect.Value, s scalarType, path string) {
 // onlyReference matches a text that shows nothing but where a value comes from.
 var onlyReference = regexp.MustCompile(`^\$\{[A-Za-z0-9_]+(:-)?\}$|^\$\{file:[^}]*\}$`)
 
-// hide keeps the values in n, and the keys of mappings below it, out of excerpts.
-func (d *decoder) hide(n *node) {
-	if _, done := d.shown[n]; done {
-		return
-	}
-	d.shown[n] = struct{}{}
-	for _, child := range slices.Concat(n.keys, n.list) {
-		d.hide(child)
-	}
-	if n.kind != scalar || onlyReference.MatchString(n.text) {
-		return
-	}
-	lines := strings.Split(n.raw, "\n")
-	for _, part := range append(lines, n.text) {
-		part = strings.Trim(strings.TrimSpace(part), `"'`)
-		for line := n.at.line; part != "" && line <= n.at.line+len(lines); line++ {
-			d.hidden[line] = append(d.hidden[line], part)
-		}
-	}
+// show lets excerpts show a single value that is known not to be a secret. Everything else in a line is masked, so that
+// nothing comes to light which a mistake put into the wrong place.
+func (d *decoder) show(n *node) {
+	text, _, _ := strings.Cut(strings.TrimSpace(n.raw), "\n")
+	d.visible[n.at] = text
 }
 
 func holdsSecret(t reflect.Type) bool {
@@ -293,8 +292,8 @@ func holdsSecret(t reflect.Type) bool {
 }
 
 func fieldOf(t reflect.Type, key string) (reflect.StructField, bool) {
-	for _, f := range reflect.VisibleFields(t) {
-		if key != "" && f.Tag.Get("yaml") == key {
+	for i := range t.NumField() {
+		if f := t.Field(i); key != "" && f.Tag.Get("yaml") == key {
 			return f, true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -60,31 +61,42 @@ func edits(a, b string) int {
 }
 
 // belongs says where in the file a key has its place, for one that stands in the wrong one; "" when it is no key at all.
-func belongs(key string) string { return search(reflect.TypeFor[document](), key, "at the top") }
+func belongs(key string) string { return keyPlaces()[key] }
 
-func search(t reflect.Type, key, here string) string {
-	if _, ok := fieldOf(t, key); ok {
-		return here
+var keyPlaces = sync.OnceValue(func() map[string]string {
+	places := map[string]string{}
+	addKeys(places, reflect.TypeFor[document](), "")
+	return places
+})
+
+// addKeys adds the keys of a struct, and of those below it, where they are not known yet.
+func addKeys(places map[string]string, t reflect.Type, path string) {
+	where := "under " + path
+	if path == "" {
+		where = "at the top"
+	}
+	for _, key := range keysOf(t) {
+		if places[key] == "" {
+			places[key] = where
+		}
 	}
 	for _, f := range reflect.VisibleFields(t) {
-		below, name := f.Type, f.Tag.Get("yaml")
+		below, name := f.Type, join(path, f.Tag.Get("yaml"))
 		switch below.Kind() {
 		case reflect.Map:
 			below, name = below.Elem(), name+".NAME"
 		case reflect.Slice, reflect.Pointer:
 			below = below.Elem()
 		}
-		if _, single := scalarTypes[below]; single || below.Kind() != reflect.Struct {
-			continue
-		}
-		if here != "at the top" {
-			name = strings.TrimPrefix(here, "under ") + "." + name
-		}
-		if where := search(below, key, "under "+name); where != "" {
-			return where
+		if scalarTypes[below].parse == nil && below.Kind() == reflect.Struct {
+			addKeys(places, below, name)
 		}
 	}
-	return ""
+}
+
+func oneOf(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 func lowerFirst(s string) string {

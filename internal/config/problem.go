@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // Severity says how much a Problem matters.
@@ -62,22 +61,36 @@ func (ps Problems) errors() Problems {
 	return slices.DeleteFunc(slices.Clone(ps), func(p Problem) bool { return p.Severity != Error })
 }
 
+// maxProblems keeps a file that is something else altogether from filling the screen.
+const maxProblems = 100
+
 // report returns the problems in the file's order, with excerpts, and without anything secret.
 func (d *decoder) report(file string, src []byte) Problems {
 	lines := strings.Split(strings.ReplaceAll(strings.TrimPrefix(string(src), "\ufeff"), "\r\n", "\n"), "\n")
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+	d.problems = slices.CompactFunc(d.problems, func(a, b Problem) bool { // what an alias names is told once
+		return a.Line == b.Line && a.Column == b.Column && a.Text == b.Text
+	})
+	if more := len(d.problems) - maxProblems; more > 0 {
+		last := d.problems[maxProblems-1]
+		last.Path, last.Severity, last.Text = "", Warning, fmt.Sprintf("and %d more problems", more+1)
+		if len(d.problems[maxProblems-1:].errors()) > 0 {
+			last.Severity = Error
+		}
+		d.problems = append(d.problems[:maxProblems-1], last)
+	}
 	for i := range d.problems {
 		p := &d.problems[i]
 		p.File = file
 		p.Text, _ = mask(d.unfill(p.Text), 0, nil)
 		p.Path, _ = mask(p.Path, 0, nil)
 		if p.Line > 0 && p.Line <= len(lines) {
-			p.Excerpt = d.excerpt(lines, p.Line, p.Column)
+			p.Excerpt = d.excerpt(lines[p.Line-1], p.Line, p.Column)
 		}
 	}
-	return slices.CompactFunc(d.problems, func(a, b Problem) bool { return a == b })
+	return d.problems
 }
 
 // unfill puts references back for what was filled in. Short values are left: they are no secrets, and may stand for
@@ -94,28 +107,9 @@ func (d *decoder) unfill(text string) string {
 const excerptWidth = 100
 
 // excerpt returns a line with its number, and a caret below the column.
-func (d *decoder) excerpt(lines []string, number, col int) string {
-	line := lines[number-1]
-	spans := [][2]int{}
-	for _, secret := range d.hidden[number] {
-		for at := 0; ; {
-			i := strings.Index(line[at:], secret)
-			if i < 0 {
-				break
-			}
-			spans = append(spans, [2]int{at + i, at + i + len(secret)})
-			at += i + len(secret)
-		}
-	}
-	if d.syntax {
-		spans = append(spans, guessSecrets(lines, number)...)
-	}
-	caret := 0
-	for range min(col-1, utf8.RuneCountInString(line)) {
-		_, n := utf8.DecodeRuneInString(line[caret:])
-		caret += n
-	}
-	text, caret := mask(line, caret, spans)
+func (d *decoder) excerpt(line string, number, col int) string {
+	spans := d.hidden(line, number)
+	text, caret := mask(line, byteOffset(line, col), spans)
 	before, after := []rune(text[:caret]), []rune(text[caret:])
 	if len(before) > excerptWidth {
 		before = append([]rune("..."), before[len(before)-excerptWidth:]...)
@@ -134,6 +128,16 @@ func (d *decoder) excerpt(lines []string, number, col int) string {
 	return fmt.Sprintf("%s | %s%s\n%s | %s^", gutter, printable(before), printable(after), strings.Repeat(" ", len(gutter)), string(pad))
 }
 
+// byteOffset returns where a column of line begins, its end for one beyond it.
+func byteOffset(line string, col int) int {
+	for i := range line {
+		if col--; col <= 0 {
+			return i
+		}
+	}
+	return len(line)
+}
+
 // printable keeps a file from steering the terminal that shows it.
 func printable(s []rune) string {
 	return strings.Map(func(r rune) rune {
@@ -145,12 +149,12 @@ func printable(s []rune) string {
 }
 
 // looksSecret matches Stripe's secrets and API keys, and the user and password of a URL, wherever they stand.
-var looksSecret = regexp.MustCompile(`(?:whsec|sk_live|sk_test|rk_live|rk_test)_[^\s"',\]}]+|://[^\s"']*@`)
+var looksSecret = regexp.MustCompile(`((?:whsec|sk_live|sk_test|rk_live|rk_test)_[A-Za-z0-9_+/=-]+)|://([^\s"']*)@`)
 
 // mask replaces spans of s, and what looks secret in it, by ***. It returns where the byte at place is afterwards.
 func mask(s string, at int, spans [][2]int) (string, int) {
-	for _, m := range looksSecret.FindAllStringIndex(s, -1) {
-		spans = append(spans, [2]int{m[0], m[1]})
+	for _, m := range looksSecret.FindAllStringSubmatchIndex(s, -1) {
+		spans = append(spans, [2]int{max(m[2], m[4]), max(m[3], m[5])}) // one of the groups is not there: -1
 	}
 	slices.SortFunc(spans, func(a, b [2]int) int { return cmp.Compare(a[0], b[0]) })
 	var out strings.Builder
@@ -179,34 +183,32 @@ func mask(s string, at int, spans [][2]int) (string, int) {
 }
 
 var (
-	secretWord = regexp.MustCompile(`(?i)secret|token|password|header|auth|key|cookie|journal`)
-	longWord   = regexp.MustCompile(`[A-Za-z0-9_+/=-]{12,}`)
+	comment = regexp.MustCompile(`(?:^|[\s"'\]},])#\s*`)
+	word    = regexp.MustCompile(`[^\s:,{}"'*&|>#\[\]]+`)
 )
 
-// guessSecrets finds what may be secret in a line of a file that could not be parsed: every longer word that is no key of
-// ours, and everything behind a key that speaks of secrets, or below one.
-func guessSecrets(lines []string, number int) [][2]int {
-	line := lines[number-1]
-	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " \t-")) }
-	for i, depth := number-2, indent(line); i >= 0 && depth > 0; i-- {
-		if strings.TrimSpace(lines[i]) == "" || indent(lines[i]) >= depth {
-			continue
-		}
-		depth = indent(lines[i])
-		if secretWord.MatchString(lines[i]) {
-			return [][2]int{{indent(line), len(line)}}
+// hidden returns what an excerpt must not show of a line: every word that is neither a key of ours nor part of a value
+// known to be no secret, and comments, which may hold what was once a value.
+func (d *decoder) hidden(line string, number int) [][2]int {
+	var known, hide [][2]int
+	for at, text := range d.visible {
+		if start := byteOffset(line, at.col); at.line == number && strings.HasPrefix(line[start:], text) {
+			known = append(known, [2]int{start, start + len(text)})
 		}
 	}
-	var spans [][2]int
-	if m := secretWord.FindStringIndex(line); m != nil {
-		if i := strings.IndexAny(line[m[1]:], " \t:"); i >= 0 {
-			spans = append(spans, [2]int{m[1] + i + 1, len(line)})
+	inside := func(at int) bool {
+		return slices.ContainsFunc(known, func(k [2]int) bool { return k[0] <= at && at < k[1] })
+	}
+	for _, m := range word.FindAllStringIndex(line, -1) {
+		text := line[m[0]:m[1]]
+		if !inside(m[0]) && strings.Trim(text, "-?<") != "" && belongs(text) == "" {
+			hide = append(hide, [2]int{m[0], m[1]})
 		}
 	}
-	for _, m := range longWord.FindAllStringIndex(line, -1) {
-		if belongs(line[m[0]:m[1]]) == "" {
-			spans = append(spans, [2]int{m[0], m[1]})
+	for _, m := range comment.FindAllStringIndex(line, -1) {
+		if !inside(m[1] - 1) {
+			return append(hide, [2]int{m[1], len(line)})
 		}
 	}
-	return spans
+	return hide
 }

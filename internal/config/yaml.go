@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -18,14 +19,15 @@ type place struct{ line, col int }
 type kind int
 
 const (
-	null kind = iota
+	broken kind = iota // an alias of nothing, told already
+	null
 	scalar
 	list
 	mapping
 )
 
 func (k kind) String() string {
-	return [...]string{"nothing", "a single value", "a list", "a mapping (key: value)"}[k]
+	return [...]string{"nothing", "nothing", "a single value", "a list", "a mapping (key: value)"}[k]
 }
 
 // node is what we need of YAML: aliases and merge keys are resolved, and every scalar is a text. A node that an alias
@@ -42,8 +44,12 @@ type node struct {
 // parseYAML returns the file's document, or nil when there is none, after noting why.
 func (d *decoder) parseYAML(src []byte) (root *node) {
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
-	if !utf8.Valid(src) {
+	switch {
+	case !utf8.Valid(src):
 		d.failAt(place{1, 1}, "", "the file is not UTF-8")
+		return nil
+	case deep(src):
+		d.failAt(place{1, 1}, "", "the file is nested too deeply to be a routes.yaml")
 		return nil
 	}
 	defer func() {
@@ -68,18 +74,52 @@ func (d *decoder) parseYAML(src []byte) (root *node) {
 			root = c.node(doc.Body)
 		}
 	}
-	if root == nil || root.kind == null {
+	switch {
+	case root == nil || root.kind == null:
 		d.failAt(place{1, 1}, "", "the file is empty")
-		return nil
+	case root.kind != mapping:
+		d.failAt(root.at, "", "the file must be %s, not %s", mapping, root.kind)
+	default:
+		return root
 	}
-	return root
+	return nil
 }
+
+// deep reports whether src nests further than any file of ours: the parser takes memory by the square of the depth.
+func deep(src []byte) bool {
+	const limit = 50
+	depth := 0
+	for line := range bytes.Lines(src) {
+		marks := 0 // "- - - a" nests, as does "? ? ? a"
+		for _, word := range bytes.Fields(line) {
+			if len(word) > 1 && word[0] != '!' && word[0] != '&' || !bytes.ContainsAny(word[:1], "-?!&") {
+				break
+			}
+			marks++
+		}
+		for _, c := range line {
+			switch c {
+			case '[', '{':
+				depth++
+			case ']', '}':
+				depth = max(depth-1, 0)
+			}
+			if depth > limit || marks > limit {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// quoted matches what a message of the parser repeats of the file, but for single characters.
+var quoted = regexp.MustCompile(`:? *"[^"]{4,}"`)
 
 func (d *decoder) syntaxError(err error, src []byte) {
 	at, text := place{1, 1}, "not valid YAML"
 	var bad yaml.Error
 	if errors.As(err, &bad) {
-		at, text = position(bad.GetToken()), bad.GetMessage()
+		at, text = position(bad.GetToken()), quoted.ReplaceAllString(bad.GetMessage(), "")
 	}
 	lines := strings.Split(string(src), "\n")
 	switch line := lines[min(at.line, len(lines))-1]; {
@@ -87,10 +127,11 @@ func (d *decoder) syntaxError(err error, src []byte) {
 		text = "a tab cannot indent: use spaces"
 	case strings.Contains(text, "alias name"), text == "unexpected scalar value type" && strings.Contains(line, "*"):
 		text = `quote a value that begins with *, as in "*"`
+	case strings.Contains(line, "${"):
+		text += `; inside { } and [ ], put "${...}" into quotes`
 	case strings.HasPrefix(text, "mapping value is not allowed"):
 		text = `a ":" does not fit in here: check the indentation, or put the value into quotes`
 	}
-	d.syntax = true
 	d.failAt(at, "", "%s", text)
 }
 
@@ -108,9 +149,9 @@ type converter struct {
 
 func (c *converter) node(n ast.Node) *node {
 	if n == nil {
-		return &node{at: place{1, 1}}
+		return &node{kind: null, at: place{1, 1}}
 	}
-	out := &node{at: position(n.GetToken())}
+	out := &node{kind: null, at: position(n.GetToken())}
 	switch n := n.(type) {
 	case *ast.NullNode:
 	case *ast.MappingNode:
@@ -131,7 +172,8 @@ func (c *converter) node(n ast.Node) *node {
 		if known := c.anchors[n.Value.GetToken().Value]; known != nil {
 			return known
 		}
-		c.d.failAt(out.at, "", `*%s names no anchor (&%[1]s) above; quote a value that begins with *, as in "*"`, n.Value.GetToken().Value)
+		c.d.failAt(out.at, "", `this names no anchor (&...) above; quote a value that begins with *, as in "*"`)
+		out.kind, out.raw = broken, "*"+n.Value.GetToken().Origin
 	case *ast.LiteralNode:
 		out.kind, out.text, out.raw = scalar, n.Value.Value, n.Value.GetToken().Origin
 	case *ast.StringNode:
