@@ -150,6 +150,18 @@ func (b *backend) take(w http.ResponseWriter, r *http.Request, body []byte) {
 	_, _ = io.WriteString(w, "ok")
 }
 
+// missing returns those of the events that it has not answered 2xx.
+func (b *backend) missing(events map[receipt]time.Time) (out []receipt) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for x := range events {
+		if b.got[x] == 0 {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // reset ends the connection with an RST, at times in the middle of an answer.
 func (b *backend) reset(w http.ResponseWriter) {
 	c, _, err := w.(http.Hijacker).Hijack()

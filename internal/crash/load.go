@@ -33,6 +33,7 @@ type load struct {
 	pause   time.Duration // on average, between two events of one sender
 	burst   atomic.Bool   // no pauses now
 	ledger  *os.File      // what was answered 2xx: id, sha256 of the body, unix nanoseconds
+	stored  atomic.Int64  // answers 2xx that said so
 	refused atomic.Int64  // answers that were no 2xx
 	unknown atomic.Int64  // no answer
 
@@ -109,11 +110,14 @@ func (l *load) post(ctx context.Context, e stripetest.Event) (bool, error) {
 		return false, nil
 	}
 	// The status line is Stripe's answer. What follows it may be cut by the kill.
-	_, _ = io.Copy(io.Discard, res.Body)
+	body, _ := io.ReadAll(res.Body)
 	_ = res.Body.Close()
-	if res.StatusCode/100 != 2 {
+	switch {
+	case res.StatusCode/100 != 2:
 		l.refused.Add(1)
 		return false, nil
+	case bytes.Contains(body, []byte(`"status":"stored"`)):
+		l.stored.Add(1)
 	}
 	return true, nil
 }

@@ -43,10 +43,15 @@ func run(ctx context.Context, o options) (*report, error) {
 	if err := b.become(healthy); err != nil {
 		return nil, err
 	}
-	if err := o.draining(ctx, g, r); err != nil {
+	acked, err := readLedger(l.ledger.Name())
+	if err != nil {
 		return nil, err
 	}
-	return r, r.compare(l, b)
+	if err := o.draining(ctx, g, b, acked, r); err != nil {
+		return nil, err
+	}
+	r.compare(acked, l, b)
+	return r, nil
 }
 
 // random returns a source of randomness for one part of a run.
@@ -112,27 +117,35 @@ func (o options) live(ctx context.Context, l *load, rng *rand.Rand) {
 	}
 }
 
-// draining waits until nothing is pending, and looks at what the gateway then says of itself.
-func (o options) draining(ctx context.Context, g *gateway, r *report) (err error) {
+// patience is how long the gateway may say that nothing is pending, and deliver nothing, while events are missing.
+const patience = 3 * time.Second
+
+// draining waits until nothing is pending and nothing is missing. What is missing for longer than patience is lost.
+func (o options) draining(ctx context.Context, g *gateway, b *backend, acked map[receipt]time.Time, r *report) (err error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, o.drain)
 	defer cancel()
+	missing, since := len(acked)+1, began
 	for {
+		if n := len(b.missing(acked)); n < missing {
+			missing, since = n, time.Now()
+		}
 		r.counted, err = g.pending(ctx)
 		if err == nil && r.counted == 0 {
 			r.pending, err = g.count(ctx, "pending")
-			if err == nil && r.pending == 0 {
-				break
-			}
+		}
+		settled := err == nil && r.counted == 0 && r.pending == 0
+		if settled && (missing == 0 || time.Since(since) > patience) {
+			break
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("still pending %v after the backend is healthy: %d by the counter, %d by the list (%v)", o.drain,
-				r.counted, r.pending, err)
+			return fmt.Errorf("%v after the backend is healthy %d events are missing; pending: %d by the counter, %d by the list (%v)",
+				o.drain, missing, r.counted, r.pending, err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	r.drained = time.Since(began)
+	r.drained = since.Sub(began)
 	if r.failed, err = g.count(ctx, "failed"); err != nil {
 		return err
 	}
