@@ -124,10 +124,14 @@ func TestLoad(t *testing.T) {
 		legacy.URL, legacy.MaxInFlight, legacy.Rate, legacy.Retry, f.Proxy.Routes[1].To, f.Watch,
 	}
 	want := []any{
-		":8420", Admin{Listen: "127.0.0.1:8421"}, Journal{Driver: "sqlite", Path: filepath.FromSlash("../../breakwater.db")},
+		":8420",
+		Admin{Listen: "127.0.0.1:8421"},
+		Journal{Driver: "sqlite", Path: filepath.FromSlash("../../breakwater.db")},
 		Retention{Delivered: 168 * time.Hour, Failed: 2160 * time.Hour, Ignored: 24 * time.Hour, Unrouted: 720 * time.Hour},
 		"/stripe/webhook", "whsec_abc", "http://127.0.0.1:8000/webhook.php", 16, 50.0,
-		proxy.Retry{Initial: 5 * time.Second, Max: time.Hour, GiveUpAfter: 168 * time.Hour}, []string{"legacy"}, []string{"../../routes.yaml"},
+		proxy.Retry{Initial: 5 * time.Second, Max: time.Hour, GiveUpAfter: 168 * time.Hour},
+		[]string{"legacy"},
+		[]string{"../../routes.yaml"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("routes.yaml (-want +got):\n%s", diff)
@@ -214,8 +218,11 @@ routes: [{to: [b], livemode: "${NOT_SET:-true}"}]
 	}
 	want := []any{
 		"whsec_from_file", "filled-in-CANARY", 90 * time.Second, "http://127.0.0.1:1/?a=$1&b=$$x/$", 8, 7 * time.Second,
-		"pa$word ${NUMBER} $$", []string{"x, to: [other]}\nlisten: evil"}, true,
-		[]string{filepath.Join(dir, "routes.yaml"), filepath.Join(dir, "secret")}, ":8420",
+		"pa$word ${NUMBER} $$",
+		[]string{"x, to: [other]}\nlisten: evil"},
+		true,
+		[]string{filepath.Join(dir, "routes.yaml"), filepath.Join(dir, "secret")},
+		":8420",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("filled in (-want +got):\n%s", diff)
