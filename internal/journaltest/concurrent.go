@@ -130,9 +130,14 @@ func (m *machine) event(rt *rapid.T) *proxy.Event {
 	return e
 }
 
-func (m *machine) attempt(rt *rapid.T, n int) *proxy.Attempt {
+// attempt is one that brings a delivery to a state.
+func (m *machine) attempt(s proxy.State, n int) *proxy.Attempt {
 	m.tried++
-	a := attempt(n, rapid.SampledFrom([]int{200, 500}).Draw(rt, "status"))
+	status := 500
+	if s == proxy.Delivered {
+		status = 200
+	}
+	a := attempt(n, status)
 	a.Started = t0.Add(time.Duration(m.tried) * time.Millisecond)
 	return a
 }
@@ -143,7 +148,7 @@ func (m *machine) entry(rt *rapid.T) proxy.Entry {
 		s := rapid.SampledFrom([]proxy.State{proxy.Pending, proxy.Delivered, proxy.Failed}).Draw(rt, "state")
 		d := ended(m.backend(rt), s, rapid.IntRange(1, 3).Draw(rt, "turn"), nil)
 		if rapid.Bool().Draw(rt, "attempt") {
-			d.Attempt = m.attempt(rt, rapid.IntRange(1, 3).Draw(rt, "n"))
+			d.Attempt = m.attempt(s, rapid.IntRange(1, 3).Draw(rt, "n"))
 			d.Attempts, d.Status, d.Outcome = d.Attempt.N, d.Attempt.Status, d.Attempt.Outcome
 		} else if s == proxy.Pending && rapid.Bool().Draw(rt, "claim") {
 			m.tried++
@@ -177,8 +182,7 @@ func (m *machine) record(rt *rapid.T) {
 	en := m.entry(rt)
 	for i := range en.Deliveries {
 		d := &en.Deliveries[i]
-		*d = ended(d.Backend, proxy.Delivered, d.Turn, m.attempt(rt, 1))
-		d.Attempt.Status, d.Attempt.Outcome, d.Status, d.Outcome = 200, proxy.OutcomeDelivered, 200, proxy.OutcomeDelivered
+		*d = ended(d.Backend, proxy.Delivered, d.Turn, m.attempt(proxy.Delivered, 1))
 	}
 	if err := errors.Join(m.real.Record(m.now, en), m.model.Record(m.now, en)); err != nil {
 		rt.Fatalf("Record: %v", err)
@@ -251,7 +255,8 @@ func (m *machine) settle(rt *rapid.T) {
 	if rapid.Bool().Draw(rt, "once") {
 		m.held = slices.Delete(m.held, i, i+1)
 	}
-	kind, a, due := rapid.IntRange(0, 3).Draw(rt, "kind"), m.attempt(rt, 1), m.now.Add(20*time.Second)
+	kind, due := rapid.IntRange(0, 3).Draw(rt, "kind"), m.now.Add(20*time.Second)
+	a := m.attempt([]proxy.State{proxy.Delivered, proxy.Failed, proxy.Pending, proxy.Pending}[kind], 1)
 	var err [2]error
 	for j, journal := range []proxy.Journal{m.real, m.model} {
 		l := pair[j]

@@ -108,18 +108,24 @@ func (l *leases) waits(backend string, seq, due int64) {
 	l.shelf(backend).waits(place{due, seq})
 }
 
-// expire ends the leases that are over and returns where to begin the search.
-func (l *leases) expire(backend string, now time.Time) place {
+// begin returns where to begin the search for what can be leased now. A lease that is over can be taken by another,
+// but until then its holder may still settle it.
+func (l *leases) begin(backend string, now time.Time) place {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.shelf(backend)
 	for seq, h := range s.held {
 		if !h.until.After(now) {
-			delete(s.held, seq)
 			s.waits(place{h.due, seq})
 		}
 	}
 	return s.from
+}
+
+// bars reports whether a delivery is leased now.
+func (l *leases) bars(backend string, seq int64, now time.Time) bool {
+	h, ok := l.get(backend, seq)
+	return ok && h.until.After(now)
 }
 
 // reached says that the search has come to p and every row before is held.
@@ -131,12 +137,15 @@ func (l *leases) reached(backend string, p place) {
 	}
 }
 
-// next is the earliest end of a lease of the backend, or the due time of what it holds where that is later.
-func (l *leases) next(backend string) (next time.Time) {
+// next is the earliest end of a lease that the backend has now, or the due time of what it holds where that is later.
+func (l *leases) next(backend string, now time.Time) (next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range l.shelf(backend).held {
 		at := h.until
+		if !at.After(now) {
+			continue
+		}
 		if due := timeOf(h.due); due.After(at) {
 			at = due
 		}

@@ -33,7 +33,9 @@ func (d *delivery) values(seq int64) []driver.Value {
 }
 
 // first reports whether the row alone says what there is to say of its turn: one attempt, a success.
-func (d *delivery) first() bool { return d.State == proxy.Delivered && d.Attempts == 1 }
+func (d *delivery) first() bool {
+	return d.State == proxy.Delivered && d.Attempts == 1 && d.Outcome == proxy.OutcomeDelivered
+}
 
 // last is the attempt that the row holds.
 func (d *delivery) last() proxy.Attempt {

@@ -33,12 +33,12 @@ const leaseQuery = `SELECT ` + eventColumns + `, e.headers, e.forwarded, b.body,
 // rows wait, and however many are leased.
 func (t *tx) lease(now time.Time, backend string, n int, ttl time.Duration) (out []proxy.Leased, next time.Time, err error) {
 	l := &t.db.leases
-	from := l.expire(backend, now)
+	from := l.begin(backend, now)
 	size := 0
 	if n > 0 {
 		err = t.query(leaseQuery, func(r row) bool {
 			seq, due := r.int(0), r.int(17)
-			if _, ok := l.get(backend, seq); !ok {
+			if !l.bars(backend, seq, now) {
 				d := proxy.Leased{Event: &proxy.Event{}, Delivery: proxy.Delivery{
 					Backend: backend, State: proxy.Pending, Turn: int(r.int(15)), Attempts: int(r.int(16)), Due: timeOf(due),
 					TurnStarted: timeOf(r.int(18)), Token: rand.Int64() | 1, LeaseUntil: now.Add(ttl), Status: int(r.int(19)), Outcome: r.text(20),
@@ -67,7 +67,7 @@ func (t *tx) lease(now time.Time, backend string, n int, ttl time.Duration) (out
 	if n <= 0 {
 		searched = from.due - 1
 	}
-	next, err = t.next(backend, searched)
+	next, err = t.next(now, backend, searched)
 	return out, next, err
 }
 
@@ -86,11 +86,11 @@ func scanWhole(e *proxy.Event, r row) (err error) {
 }
 
 // next is when a delivery of the backend can be leased at the earliest, when all that are due until then are held.
-func (t *tx) next(backend string, until int64) (time.Time, error) {
-	next := t.db.leases.next(backend)
+func (t *tx) next(now time.Time, backend string, until int64) (time.Time, error) {
+	next := t.db.leases.next(backend, now)
 	err := t.query(`SELECT event, due FROM deliveries INDEXED BY deliveries_due WHERE backend = ? AND state = 1 AND due > ?
 		ORDER BY due, event`, func(r row) bool {
-		if _, ok := t.db.leases.get(backend, r.int(0)); ok {
+		if t.db.leases.bars(backend, r.int(0), now) {
 			return true // counted above
 		}
 		if due := timeOf(r.int(1)); next.IsZero() || due.Before(next) {
@@ -156,7 +156,7 @@ func (t *tx) settleRow(s *proxy.Settlement, h held, due int64) (bool, error) {
 		return false, err
 	}
 	t.moved(s)
-	if s.State == proxy.Delivered && h.attempts == 0 {
+	if s.State == proxy.Delivered && h.attempts == 0 && a.Outcome == proxy.OutcomeDelivered {
 		return true, nil
 	}
 	return true, t.insertAttempt(s.Seq, s.Backend, s.Turn, h.attempts+1, a)
@@ -216,11 +216,11 @@ func (t *tx) resendOne(now time.Time, seq int64, backend string) (proxy.Resent, 
 	case ok && x.State == proxy.Pending && x.LeaseUntil.After(now):
 		return proxy.Resent{Backend: backend, Turn: x.Turn, Result: proxy.ResentInFlight}, nil
 	case ok && x.State == proxy.Pending:
-		d.Token, d.LeaseUntil = 0, time.Time{}
-		if now.Before(x.Due) {
+		if now.Before(x.Due) { // of a lease that is over, the holder may still settle it before another takes it
 			d.Due = now
+			err = t.update(seq, x, d, true)
 		}
-		return proxy.Resent{Backend: backend, Turn: d.Turn, Result: proxy.ResentDueNow}, t.update(seq, x, d, true)
+		return proxy.Resent{Backend: backend, Turn: d.Turn, Result: proxy.ResentDueNow}, err
 	}
 	d = delivery{Delivery: proxy.Delivery{Backend: backend, State: proxy.Pending, Turn: x.Turn + 1, Due: now, TurnStarted: now}}
 	if ok {
