@@ -164,7 +164,7 @@ func (b *backend) room(now time.Time) (n int, until time.Time) {
 	}
 	n = leaseBatch
 	if br.halfOpen() {
-		if br.probing() {
+		if br.probing() || b.slots.draining() { // the one leased last has not come to its breaker yet
 			return 0, time.Time{}
 		}
 		n = 1

@@ -94,6 +94,13 @@ func (s *slots) drain(n int, now time.Time) (got int, short bool) {
 	return free, false
 }
 
+// draining reports whether retried deliveries hold slots.
+func (s *slots) draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drained > 0
+}
+
 // release gives n slots back that nothing was sent on.
 func (s *slots) release(n int, drained bool) { s.done(n, drained, func() {}) }
 
