@@ -139,10 +139,10 @@ func (s *slots) done(n int, drained bool, adjust func()) {
 	s.freed()
 }
 
-// recovering starts over with one slot: the breaker has just closed again.
+// recovering starts over: the breaker has just closed again, and the success that closed it brings the first slot.
 func (s *slots) recovering() {
 	s.mu.Lock()
-	s.limit = 1
+	s.limit = 0
 	s.mu.Unlock()
 }
 
