@@ -64,6 +64,7 @@ type DB struct {
 	oldest  oldest
 	space   space
 	prune   pruner
+	totals  sync.Mutex
 
 	readers atomic.Pointer[sql.DB] // nil while the journal is unavailable
 	ckpt    atomic.Pointer[sql.DB]

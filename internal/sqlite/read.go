@@ -13,8 +13,15 @@ import (
 
 const knownColumns = eventColumns + `, e.state, e.reason, e.answered`
 
+// listColumns are knownColumns with the size of the body, which is in another table.
+const listColumns = knownColumns + `, (SELECT length(body) FROM bodies WHERE event = e.seq)`
+
 func scanKnown(r row) proxy.Known {
-	return proxy.Known{Event: scanEvent(r), State: stateOf(r.int(12)), Reason: r.text(13), Answered: timeOf(r.int(14))}
+	k := proxy.Known{Event: scanEvent(r), State: stateOf(r.int(12)), Reason: r.text(13), Answered: timeOf(r.int(14))}
+	if len(r) > 15 {
+		k.Size = r.int(15)
+	}
+	return k
 }
 
 // each runs q and calls f for each row.
@@ -44,12 +51,12 @@ func each(ctx context.Context, c *sql.Conn, f func(r row) error, q string, args 
 }
 
 // known reads events with their deliveries.
-func known(ctx context.Context, c *sql.Conn, where string, args ...any) ([]proxy.Known, error) {
+func known(ctx context.Context, c *sql.Conn, columns, where string, args ...any) ([]proxy.Known, error) {
 	var out []proxy.Known
 	err := each(ctx, c, func(r row) error {
 		out = append(out, scanKnown(r))
 		return nil
-	}, `SELECT `+knownColumns+` FROM events e `+where, args...)
+	}, `SELECT `+columns+` FROM events e `+where, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +87,7 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 	}
 	defer c.Close()
 	ctx = context.WithoutCancel(ctx) // the driver starts a goroutine for each query that can be cancelled
-	found, err := known(ctx, c, `WHERE e.source = ? AND e.dedupe_key = ?`, k.Source, k.ID)
+	found, err := known(ctx, c, knownColumns, `WHERE e.source = ? AND e.dedupe_key = ?`, k.Source, k.ID)
 	if err != nil {
 		return proxy.Known{}, err
 	}
@@ -103,7 +110,7 @@ func (d *DB) Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt
 	var out []proxy.Known
 	var attempts []proxy.Attempt
 	err := d.read(ctx, func(c *sql.Conn) (err error) {
-		if out, err = known(ctx, c, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
+		if out, err = known(ctx, c, listColumns, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
 			return err
 		}
 		attempts, err = tries(ctx, c, seq)
@@ -163,4 +170,18 @@ func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error)
 		return cmp.Or(cmp.Compare(a.Backend, b.Backend), cmp.Compare(a.Turn, b.Turn), cmp.Compare(a.N, b.N))
 	})
 	return out, err
+}
+
+// Body returns the bytes of an event.
+func (d *DB) Body(ctx context.Context, seq int64) (body []byte, err error) {
+	err = d.read(ctx, func(c *sql.Conn) error {
+		return c.QueryRowContext(ctx, `SELECT body FROM bodies WHERE event = ?`, seq).Scan(&body)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, proxy.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read body: %w", err)
+	}
+	return body, nil
 }

@@ -24,5 +24,3 @@ func (s *space) init(path string, reserve int64, log *zap.Logger) {
 func (s *space) exhausted() {}
 
 func (d *DB) checkSpace(context.Context) {}
-
-type pruner struct{}

@@ -1,0 +1,242 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// Retention says how long an event is kept after its last attempt, or its receipt where there was none. Zero: for ever.
+type Retention struct {
+	Delivered, Failed, Ignored, Unrouted time.Duration
+}
+
+// keepSeen is how long the ids of pruned events are kept.
+const keepSeen = 31 * 24 * time.Hour
+
+// pruneLap is how often Prune goes over what it had to leave: a Pending event that has ended since, say. Between laps it
+// looks only at what has grown old since it last looked, so what is kept for long is not looked at again and again.
+const pruneLap = time.Hour
+
+// pruneOp is how many events one operation of the writer deletes, so that others do not wait long.
+const pruneOp = 64
+
+// pruner remembers how far Prune has come in each class.
+type pruner struct {
+	mu      sync.Mutex
+	classes [len(classQueries)]lap
+	early   lap
+	seen    proxy.Key
+	seenLap time.Time
+}
+
+type lap struct {
+	at      int64 // the last event looked at
+	started time.Time
+}
+
+// classQueries walk the events that one retention may end for, oldest first: delivered, failed, and those without
+// deliveries. Each passes what it does not need by an index.
+var classQueries = [...]string{
+	`SELECT seq FROM events WHERE seq > ? ORDER BY seq LIMIT ?`,
+	`SELECT DISTINCT event FROM deliveries INDEXED BY deliveries_failed WHERE state = 3 AND event > ? ORDER BY event LIMIT ?`,
+	`SELECT seq FROM events INDEXED BY events_kept WHERE state = 3 AND state <> 0 AND seq > ? ORDER BY seq LIMIT ?`,
+	`SELECT seq FROM events INDEXED BY events_kept WHERE state = 4 AND state <> 0 AND seq > ? ORDER BY seq LIMIT ?`,
+	`SELECT seq FROM events INDEXED BY events_kept WHERE state = 5 AND state <> 0 AND seq > ? ORDER BY seq LIMIT ?`,
+}
+
+func (r Retention) of(class int) time.Duration {
+	return [...]time.Duration{r.Delivered, r.Failed, r.Failed, r.Ignored, r.Unrouted}[class]
+}
+
+// Prune deletes up to about n events whose retention is over, oldest first, and returns how many; with 0 there is nothing
+// to do for now. A Pending event is never deleted. The ids of deleted events are kept for 31 days. What it costs depends
+// on n, not on how much there is.
+func (d *DB) Prune(ctx context.Context, now time.Time, r Retention, n int) (int, error) {
+	d.prune.mu.Lock()
+	defer d.prune.mu.Unlock()
+	pruned := 0
+	for class := range d.prune.classes {
+		if r.of(class) <= 0 || pruned >= n {
+			continue
+		}
+		done, err := d.pruneClass(ctx, now, r, class, &d.prune.classes[class], n-pruned)
+		pruned += done
+		if err != nil {
+			return pruned, fmt.Errorf("prune: %w", err)
+		}
+	}
+	if err := d.pruneSeen(ctx, now, n); err != nil {
+		return pruned, fmt.Errorf("prune ids: %w", err)
+	}
+	return pruned, nil
+}
+
+// aged is an event as Prune looks at it.
+type aged struct {
+	seq, received, state int64
+	pending, failed      bool
+	ended                int64
+}
+
+// over reports whether the event's retention has ended.
+func (a *aged) over(now time.Time, r Retention) bool {
+	keep := r.Delivered
+	switch {
+	case a.pending:
+		return false
+	case a.failed || a.state == stateFailed:
+		keep = r.Failed
+	case a.state == stateIgnored:
+		keep = r.Ignored
+	case a.state == stateUnrouted:
+		keep = r.Unrouted
+	}
+	return keep > 0 && max(a.received, a.ended) <= millis(now.Add(-keep))
+}
+
+const agedQuery = `SELECT e.seq, e.received, e.state, coalesce(max(d.state = 1), 0), coalesce(max(d.state = 3), 0),
+	coalesce(max(d.started + d.ms), 0) FROM events e LEFT JOIN deliveries d ON d.event = e.seq WHERE e.seq = ? GROUP BY e.seq`
+
+func scanAged(r row) aged {
+	return aged{seq: r.int(0), received: r.int(1), state: r.int(2), pending: r.int(3) != 0, failed: r.int(4) != 0, ended: r.int(5)}
+}
+
+// pruneClass goes on with a class from where it was.
+func (d *DB) pruneClass(ctx context.Context, now time.Time, r Retention, class int, l *lap, n int) (pruned int, err error) {
+	if now.Sub(l.started) >= pruneLap {
+		l.at, l.started = 0, now
+	}
+	var old []int64
+	at := l.at
+	err = d.read(ctx, func(c *sql.Conn) error {
+		seqs, err := numbers(ctx, c, classQueries[class], l.at, 4*n)
+		if err != nil {
+			return err
+		}
+		cutoff := millis(now.Add(-r.of(class)))
+		for _, seq := range seqs {
+			var a aged
+			if err := each(ctx, c, func(r row) error { a = scanAged(r); return nil }, agedQuery, seq); err != nil {
+				return err
+			}
+			if a.received > cutoff || len(old) >= n {
+				return nil
+			}
+			at = seq
+			if a.over(now, r) {
+				old = append(old, seq)
+			}
+		}
+		return nil
+	})
+	for err == nil && len(old) > 0 {
+		step := old[:min(pruneOp, len(old))]
+		old = old[len(step):]
+		var done int
+		err = d.do(ctx, &op{size: int64(len(step)) * 1024, run: func(t *tx) (err error) {
+			done, err = t.prune(now, r, step)
+			return err
+		}})
+		if err == nil {
+			pruned += done
+		}
+	}
+	if err == nil {
+		l.at = at
+	}
+	return pruned, err
+}
+
+// prune deletes those of the events whose retention is still over.
+func (t *tx) prune(now time.Time, r Retention, seqs []int64) (pruned int, err error) {
+	for _, seq := range seqs {
+		var a aged
+		if err := t.query(agedQuery, func(r row) bool { a = scanAged(r); return false }, seq); err != nil {
+			return pruned, err
+		}
+		if a.seq == 0 || !a.over(now, r) {
+			continue
+		}
+		if err := t.remove(now, &a); err != nil {
+			return pruned, fmt.Errorf("event %d: %w", seq, err)
+		}
+		pruned++
+	}
+	return pruned, nil
+}
+
+func (t *tx) remove(now time.Time, a *aged) error {
+	state := a.state
+	if state == 0 {
+		state = stateDelivered
+		if a.failed {
+			state = stateFailed
+		}
+	}
+	if err := t.query(`SELECT backend, state FROM deliveries WHERE event = ?`, func(r row) bool {
+		t.delta[total{r.text(0), r.int(1)}]--
+		return true
+	}, a.seq); err != nil {
+		return err
+	}
+	if _, err := t.exec(`INSERT OR REPLACE INTO seen (source, id, state, received, answered, pruned)
+		SELECT source, id, ?, received, answered, ? FROM events WHERE seq = ? AND dedupe_key IS NOT NULL`, state, millis(now), a.seq); err != nil {
+		return err
+	}
+	for _, q := range []string{
+		`DELETE FROM attempts WHERE event = ?`, `DELETE FROM deliveries WHERE event = ?`, `DELETE FROM bodies WHERE event = ?`,
+		`DELETE FROM events WHERE seq = ?`,
+	} {
+		if _, err := t.exec(q, a.seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneSeen walks the ids of pruned events once a day and deletes those that are old.
+func (d *DB) pruneSeen(ctx context.Context, now time.Time, n int) error {
+	p := &d.prune
+	if p.seen == (proxy.Key{}) && now.Sub(p.seenLap) < 24*time.Hour {
+		return nil
+	}
+	if p.seen == (proxy.Key{}) {
+		p.seenLap = now
+	}
+	var old []proxy.Key
+	var at proxy.Key
+	looked := 0
+	cutoff := millis(now.Add(-keepSeen))
+	err := d.read(ctx, func(c *sql.Conn) error {
+		return each(ctx, c, func(r row) error {
+			looked++
+			at = proxy.Key{Source: r.text(0), ID: r.text(1)}
+			if r.int(2) <= cutoff {
+				old = append(old, at)
+			}
+			return nil
+		}, `SELECT source, id, pruned FROM seen WHERE (source, id) > (?, ?) ORDER BY source, id LIMIT ?`, p.seen.Source, p.seen.ID, n)
+	})
+	if err == nil && len(old) > 0 {
+		err = d.do(ctx, &op{size: int64(len(old)) * 128, run: func(t *tx) error {
+			for _, k := range old {
+				if _, err := t.exec(`DELETE FROM seen WHERE source = ? AND id = ?`, k.Source, k.ID); err != nil {
+					return err
+				}
+			}
+			return nil
+		}})
+	}
+	if err != nil {
+		return err
+	}
+	if p.seen = at; looked < n {
+		p.seen = proxy.Key{}
+	}
+	return nil
+}
