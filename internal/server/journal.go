@@ -7,7 +7,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
-	"github.com/breakwater-gateway/breakwater/internal/config"
 	"github.com/breakwater-gateway/breakwater/internal/sqlite"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -19,18 +18,14 @@ type journal interface {
 	Totals(context.Context) ([]proxy.Total, error)
 	Ready(context.Context) error // nil, or a *sqlite.Outage
 	HistoryDropped() int64       // entries of history that it took and could not write
-	Prune(ctx context.Context, now time.Time, keep config.Retention, n int) (int, error)
+	Prune(ctx context.Context, now time.Time, keep sqlite.Retention, n int) (int, error)
 	Close() error
 }
 
 func (s *server) open(ctx context.Context) (journal, error) {
-	db, err := sqlite.Open(ctx, s.boot.Journal.Path, sqlite.Options{
+	return sqlite.Open(ctx, s.boot.Journal.Path, sqlite.Options{
 		Log: s.Log, Reserve: s.boot.JournalLimits.Reserve, OnCommit: s.metrics.committed,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return unread{db}, nil
 }
 
 const (
@@ -47,12 +42,12 @@ func (s *server) prune(ctx context.Context) error {
 			return nil
 		case <-time.After(wait):
 		}
-		n, err := s.journal.Prune(ctx, time.Now(), s.file.Load().Retention, pruneStep)
+		n, err := s.journal.Prune(ctx, time.Now(), sqlite.Retention(s.file.Load().Retention), pruneStep)
 		if err != nil && ctx.Err() == nil {
 			s.Log.Warn("old events were not removed", zap.Error(err))
 		}
 		wait = pruneEvery
-		if n == pruneStep && err == nil {
+		if n > 0 && err == nil {
 			wait = prunePause
 		}
 	}

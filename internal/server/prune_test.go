@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/config"
+	"github.com/breakwater-gateway/breakwater/internal/sqlite"
 )
 
 // pruned is a journal with steps of old events left, as Prune sees it.
@@ -22,7 +23,7 @@ type pruned struct {
 	start time.Time
 }
 
-func (p *pruned) Prune(_ context.Context, now time.Time, _ config.Retention, n int) (int, error) {
+func (p *pruned) Prune(_ context.Context, now time.Time, _ sqlite.Retention, n int) (int, error) {
 	p.at = append(p.at, now.Sub(p.start))
 	if len(p.steps) == 0 {
 		return 0, p.err
@@ -38,8 +39,8 @@ func TestPruneGoesInSmallSteps(t *testing.T) {
 		p := &pruned{start: time.Now(), steps: []int{pruneStep, pruneStep, 3}}
 		runPrune(t, p, 3*time.Minute)
 		want := []time.Duration{
-			pruneEvery, pruneEvery + prunePause, pruneEvery + 2*prunePause, // until a step is not full
-			2*pruneEvery + 2*prunePause,
+			pruneEvery, pruneEvery + prunePause, pruneEvery + 2*prunePause, pruneEvery + 3*prunePause, // until nothing is left
+			2*pruneEvery + 3*prunePause,
 		}
 		if !slices.Equal(p.at, want) {
 			t.Errorf("got steps at %v, want %v", p.at, want)
