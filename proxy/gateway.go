@@ -182,7 +182,7 @@ func or[T comparable](v *T, def T) {
 }
 
 // Resend asks for deliveries of a stored event again: to the backends named, else to those it was delivered to, else to
-// those that today's routes choose.
+// those that today's routes choose. The error is ErrNoBackend when there is none, or none of a name.
 func (g *Gateway) Resend(ctx context.Context, k Known, backends ...string) ([]Resent, error) {
 	st := g.state.Load()
 	if len(backends) == 0 {
@@ -196,7 +196,7 @@ func (g *Gateway) Resend(ctx context.Context, k Known, backends ...string) ([]Re
 		}
 	}
 	if len(backends) == 0 {
-		return nil, fmt.Errorf("resend %s: no route of today takes %q to a backend; add one, or name a backend", k.Event.ID, k.Event.Type)
+		return nil, fmt.Errorf("resend %s: %w: no route of today takes %q to one; add one, or name a backend", k.Event.ID, ErrNoBackend, k.Event.Type)
 	}
 	for _, name := range backends {
 		if st.backend(name) == nil {
