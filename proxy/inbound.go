@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
@@ -209,6 +210,11 @@ func keptHeaders(in http.Header) http.Header {
 	for k, v := range in {
 		if !droppedHeaders[k] {
 			out[k] = v
+		}
+	}
+	for _, names := range in["Connection"] { // further headers of the connection (RFC 9110, section 7.6.1)
+		for name := range strings.SplitSeq(names, ",") {
+			delete(out, http.CanonicalHeaderKey(strings.TrimSpace(name)))
 		}
 	}
 	return out
