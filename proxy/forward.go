@@ -190,7 +190,13 @@ func (b *noticingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *call) Header() http.Header { return c.header }
+// Header is the answer's until its status is there; what comes after that are trailers, which are not passed on.
+func (c *call) Header() http.Header {
+	if c.status != 0 {
+		return http.Header{}
+	}
+	return c.header
+}
 
 func (c *call) WriteHeader(status int) {
 	if status >= 200 {
