@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"net"
+	"net/http"
+	"net/url"
 )
 
 // DialWith makes every backend of today's configuration be reached through dial, so that tests can run in a synctest
@@ -13,11 +15,15 @@ func (g *Gateway) DialWith(dial func(ctx context.Context, network, addr string) 
 	}
 }
 
+// PanicIn makes every attempt panic while it is being made.
+func (g *Gateway) PanicIn() {
+	for _, b := range g.state.Load().backends {
+		b.target.Load().transport.Proxy = func(*http.Request) (*url.URL, error) { panic("in the transport") }
+	}
+}
+
 // Exported for tests.
-var (
-	GlobMatch = globMatch
-	Weigh     = weigh
-)
+var GlobMatch = globMatch
 
 // Backoff is Retry.backoff, for tests.
 func (r Retry) Backoff(n int) int64 { return int64(r.backoff(n)) }

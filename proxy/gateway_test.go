@@ -27,7 +27,7 @@ func config(url string, j proxy.Journal) proxy.Config {
 }
 
 // start returns a running gateway; it is stopped when the test ends.
-func start(t *testing.T, cfg proxy.Config) *proxy.Gateway {
+func start(t testing.TB, cfg proxy.Config) *proxy.Gateway {
 	t.Helper()
 	g, err := proxy.New(cfg)
 	if err != nil {
@@ -51,7 +51,7 @@ func event(id, typ string) []byte {
 }
 
 // post sends body as Stripe does.
-func post(t *testing.T, g http.Handler, body []byte) *httptest.ResponseRecorder {
+func post(t testing.TB, g http.Handler, body []byte) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest("POST", "/stripe/webhook", bytes.NewReader(body))
 	r.Header.Set("Stripe-Signature", stripe.Sign(body, time.Now(), secret))

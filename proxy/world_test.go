@@ -25,10 +25,10 @@ import (
 // memory.
 type world struct {
 	*proxy.Gateway
-	t       *testing.T
+	t       testing.TB
 	cfg     proxy.Config
 	journal *journaltest.Memory
-	seen    *observer
+	seen    *counter
 	net     *pipes
 	cancel  context.CancelFunc
 	ended   chan error
@@ -48,9 +48,9 @@ func inBubble(t *testing.T, backends apps, change func(*proxy.Config), f func(t 
 }
 
 // newWorld is not running yet.
-func newWorld(t *testing.T, backends apps, change func(*proxy.Config)) *world {
+func newWorld(t testing.TB, backends apps, change func(*proxy.Config)) *world {
 	t.Helper()
-	w := &world{t: t, journal: journaltest.NewMemory(), seen: newObserver(), net: newPipes()}
+	w := &world{t: t, journal: journaltest.NewMemory(), seen: newCounter(), net: newPipes()}
 	w.cfg = proxy.Config{
 		Sources:  map[string]proxy.Source{"main": {Path: "/stripe/webhook", SigningSecrets: []proxy.Secret{secret}}},
 		Backends: map[string]proxy.Backend{},
@@ -183,7 +183,7 @@ func (w *world) wantState(id string, want proxy.State) {
 	}
 }
 
-func wantAnswer(t *testing.T, w *httptest.ResponseRecorder, status int, body string) {
+func wantAnswer(t testing.TB, w *httptest.ResponseRecorder, status int, body string) {
 	t.Helper()
 	if w.Code != status || w.Body.String() != body {
 		t.Errorf("answer = %d %s, want %d %s", w.Code, w.Body, status, body)
@@ -298,6 +298,7 @@ func cuts(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 type pipes struct {
 	mu    sync.Mutex
 	hosts map[string]*pipeListener
+	ends  []net.Conn // the backends' ends
 	dials int
 }
 
@@ -323,12 +324,26 @@ func (p *pipes) dial(ctx context.Context, network, addr string) (net.Conn, error
 	here, there := net.Pipe()
 	select {
 	case l.conns <- there:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.ends = append(p.ends, there)
 		return here, nil
 	case <-l.closed:
 		return nil, refused
 	case <-ctx.Done():
 		return nil, &net.OpError{Op: "dial", Net: network, Err: ctx.Err()}
 	}
+}
+
+// cut ends every connection and waits until that is known.
+func (p *pipes) cut() {
+	p.mu.Lock()
+	for _, c := range p.ends {
+		c.Close()
+	}
+	p.ends = nil
+	p.mu.Unlock()
+	synctest.Wait()
 }
 
 type pipeListener struct {
@@ -359,8 +374,8 @@ type pipeAddr string
 func (pipeAddr) Network() string  { return "pipe" }
 func (a pipeAddr) String() string { return string(a) }
 
-// observer counts what it is told.
-type observer struct {
+// counter counts what it is told.
+type counter struct {
 	mu       sync.Mutex
 	answered map[string]int // "source result"
 	attempts map[string]int // "backend outcome"
@@ -368,36 +383,36 @@ type observer struct {
 	dropped  int
 }
 
-func newObserver() *observer {
-	return &observer{answered: map[string]int{}, attempts: map[string]int{}, verified: map[string]int{}}
+func newCounter() *counter {
+	return &counter{answered: map[string]int{}, attempts: map[string]int{}, verified: map[string]int{}}
 }
 
-func (o *observer) Answered(source string, result proxy.Result, _ time.Duration) {
+func (o *counter) Answered(source string, result proxy.Result, _ time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.answered[source+" "+string(result)]++
 }
 
-func (o *observer) Attempted(backend, outcome string, _ time.Duration) {
+func (o *counter) Attempted(backend, outcome string, _ time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.attempts[backend+" "+outcome]++
 }
 
-func (o *observer) Verified(source, reason string, _ time.Duration) {
+func (o *counter) Verified(source, reason string, _ time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.verified[source+" "+reason]++
 }
 
-func (o *observer) HistoryDropped() {
+func (o *counter) HistoryDropped() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.dropped++
 }
 
 // counts are copies of what was counted.
-func (o *observer) counts() (answered, attempts, verified map[string]int, dropped int) {
+func (o *counter) counts() (answered, attempts, verified map[string]int, dropped int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return maps.Clone(o.answered), maps.Clone(o.attempts), maps.Clone(o.verified), o.dropped
