@@ -232,7 +232,8 @@ func (c *call) judge(ctx context.Context) outcome {
 func (c *call) outcome(class, text string) outcome {
 	o := outcome{
 		Attempt: Attempt{
-			N: c.n, Started: c.started, Duration: time.Since(c.started), Status: c.status, Outcome: class, Error: text,
+			N: c.n, Started: c.started, Duration: time.Since(c.started), Status: c.status, Outcome: class,
+			Error: excerpt([]byte(text)), // net/http quotes what is not HTTP, however long it is
 			Trigger: c.trigger,
 		},
 		header: c.header, body: c.body,
@@ -301,11 +302,12 @@ func classify(ctx context.Context, err error) (class, text string) {
 
 // excerpt returns the beginning of a body as text.
 func excerpt(body []byte) string {
-	s := string(body[:min(len(body), excerptLen)])
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, "\uFFFD")
+	s := strings.ToValidUTF8(string(body[:min(len(body), excerptLen+utf8.UTFMax)]), "\uFFFD")
+	n := min(len(s), excerptLen)
+	for n < len(s) && !utf8.RuneStart(s[n]) {
+		n--
 	}
-	return s
+	return s[:n]
 }
 
 // bufferPool lends ReverseProxy its copy buffers.
