@@ -107,15 +107,15 @@ func (m *metrics) expect(cfg proxy.Config) {
 }
 
 // Answered implements proxy.Observer.
-func (m *metrics) Answered(source string, result proxy.Result, took time.Duration) {
+func (m *metrics) Answered(source string, _ *proxy.Event, result proxy.Result, took time.Duration) {
 	m.events.WithLabelValues(source, string(result)).Inc()
 	m.requestTime.WithLabelValues(source).Observe(took.Seconds())
 }
 
 // Attempted implements proxy.Observer.
-func (m *metrics) Attempted(backend, outcome string, took time.Duration) {
-	m.attempts.WithLabelValues(backend, outcome).Inc()
-	m.attemptTime.WithLabelValues(backend).Observe(took.Seconds())
+func (m *metrics) Attempted(_ *proxy.Event, backend string, a proxy.Attempt) {
+	m.attempts.WithLabelValues(backend, a.Outcome).Inc()
+	m.attemptTime.WithLabelValues(backend).Observe(a.Duration.Seconds())
 }
 
 // Verified implements proxy.Observer. The age of a signature that Stripe did not make means nothing.

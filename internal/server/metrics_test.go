@@ -42,8 +42,8 @@ func TestMetricsSeriesStartAtZero(t *testing.T) {
 func TestMetricsCount(t *testing.T) {
 	t.Parallel()
 	m := newMetrics("v", "")
-	m.Answered("main", proxy.ResultStored, time.Second)
-	m.Attempted("legacy", proxy.OutcomeTimeout, time.Second)
+	m.Answered("main", nil, proxy.ResultStored, time.Second)
+	m.Attempted(nil, "legacy", proxy.Attempt{Outcome: proxy.OutcomeTimeout, Duration: time.Second})
 	m.Verified("main", stripe.NoMatch, 40*time.Hour)
 	m.Verified("main", stripe.TooOld, time.Hour)
 	m.Verified("main", "", time.Second)

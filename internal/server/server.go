@@ -50,6 +50,7 @@ type server struct {
 	gateway *proxy.Gateway
 	metrics *metrics
 	watch   *watcher
+	conns   connections  // Stripe's
 	cert    *certificate // nil: HTTP
 
 	reloading sync.Mutex
@@ -131,15 +132,16 @@ func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) e
 	background, stopBackground := context.WithCancel(failed)
 	defer stopBackground()
 
+	accepted, delivered := make(chan struct{}), make(chan struct{})
 	g.Go(func() error {
+		defer close(accepted)
 		return closed(s.serve(public, netutil.LimitListener(webhook, s.boot.Limits.Connections)))
 	})
-	g.Go(func() error { return closed(private.Serve(adminListener)) })
-	delivered := make(chan struct{})
 	g.Go(func() error {
 		defer close(delivered)
 		return s.gateway.Run(delivering)
 	})
+	g.Go(func() error { return closed(private.Serve(adminListener)) })
 	g.Go(func() error { return s.takeChanges(background) })
 	g.Go(func() error { return s.prune(background) })
 	g.Go(func() error { return watchdog(background, func() { s.gateway.Backends() }) })
@@ -148,27 +150,30 @@ func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) e
 		case <-ctx.Done():
 		case <-failed.Done():
 		}
-		s.stop(failed, public, stopDelivering, delivered)
+		s.beginStop(failed)
+		_ = webhook.Close()
+		<-accepted
+		stopDelivering() // those who wait for a backend are answered, as at inline_timeout
+		s.finish(delivered)
+		_ = public.Close()
 		stopBackground()
 		_ = private.Close() // last: until here it says how the stop goes
 		return nil
 	})
 
-	where := Started{
-		Webhook: url(webhook, s.cert != nil), Admin: url(adminListener, false), Journal: s.boot.Journal.Path, Config: s.boot,
-	}
 	notifyReady()
 	if s.Started != nil {
-		s.Started(where)
+		s.Started(Started{
+			Webhook: url(webhook, s.cert != nil), Admin: url(adminListener, false), Journal: s.boot.Journal.Path, Config: s.boot,
+		})
 	}
 	err := g.Wait()
 	s.Log.Info("stopped", zap.Error(err))
 	return err
 }
 
-// stop ends the gateway in order. The Gateway is told before the listener's requests have ended: it then answers those
-// who wait for a backend, as it would at inline_timeout.
-func (s *server) stop(failed context.Context, public *http.Server, stopDelivering func(), delivered <-chan struct{}) {
+// beginStop says that we stop, to those who ask and in every answer, and goes on accepting for shutdown_delay.
+func (s *server) beginStop(failed context.Context) {
 	file := s.file.Load()
 	s.stopping.Store(true)
 	notifyStopping()
@@ -177,31 +182,28 @@ func (s *server) stop(failed context.Context, public *http.Server, stopDeliverin
 	case <-time.After(file.ShutdownDelay):
 	case <-failed.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(failed), file.Proxy.DrainTimeout+drainExtra)
+}
+
+// finish waits until the requests that were accepted are answered and the attempts that were sent have ended.
+func (s *server) finish(delivered <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.file.Load().Proxy.DrainTimeout+drainExtra)
 	defer cancel()
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		if err := public.Shutdown(ctx); err != nil {
-			s.Log.Warn("requests were cut: they took longer than drain_timeout; Stripe sends them again", zap.Error(err))
-			_ = public.Close()
-		}
-	}()
-	stopDelivering()
-	<-answered
+	if err := s.conns.wait(ctx); err != nil {
+		s.Log.Warn("requests were cut: they took longer than drain_timeout; Stripe sends them again", zap.Error(err))
+	}
 	select {
 	case <-delivered:
 	case <-ctx.Done():
-		s.Log.Warn("deliveries did not end within drain_timeout; they are made again after the start")
+		s.Log.Warn("deliveries have not ended within drain_timeout: the journal does not answer")
 	}
 }
 
-// drainExtra is what attempts that drain_timeout cuts are given to be written down.
+// drainExtra is what it takes to write down the attempts that drain_timeout cut.
 const drainExtra = 3 * time.Second
 
-// closed drops the error of a server that was asked to stop.
+// closed drops the error of a server whose listener we closed.
 func closed(err error) error {
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return err
@@ -217,7 +219,13 @@ func (s *server) proxyConfig(file *config.File) proxy.Config {
 // its own answer.
 func (s *server) publicServer() *http.Server {
 	srv := &http.Server{
-		Handler:           s.gateway,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if s.stopping.Load() {
+				w.Header().Set("Connection", "close") // the next request finds who comes after us
+			}
+			s.gateway.ServeHTTP(w, r)
+		}),
+		ConnState:         s.conns.note,
 		ReadHeaderTimeout: s.boot.Limits.ReadHeader,
 		MaxHeaderBytes:    int(s.boot.Limits.HeaderBytes),
 		IdleTimeout:       2 * time.Minute,

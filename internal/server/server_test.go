@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -329,6 +330,57 @@ func TestStopInOrder(t *testing.T) {
 		_, list := again.get(t, "/api/v1/events?state=pending")
 		return strings.Contains(list, `"events":[]`)
 	})
+}
+
+// A connection that was accepted is served, even when its request is still on the way as the gateway stops.
+func TestStopServesWhatWasAccepted(t *testing.T) {
+	t.Parallel()
+	b, dir := newBackend(t), t.TempDir()
+	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, ""))
+	g := start(t, dir)
+
+	address := strings.TrimPrefix(g.Webhook, "http://")
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ev := stripetest.New("invoice.paid", stripetest.Options{})
+	req, err := stripetest.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{secret}, stripetest.Sending{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var raw strings.Builder
+	if err := req.Write(&raw); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, raw.String()[:100]); err != nil {
+		t.Fatal(err)
+	}
+	g.send(t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, secret) // accepted after conn was
+
+	g.stop()
+	eventually(t, "no more connections are taken", func() bool {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	if _, err := io.WriteString(conn, raw.String()[100:]); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		t.Fatalf("unanswered: %v", err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 || !res.Close {
+		t.Errorf("got %s, close %t; want 200 and the connection's end", res.Status, res.Close)
+	}
+	if err := g.wait(t); err != nil {
+		t.Errorf("stop: %v", err)
+	}
 }
 
 func TestOpenAPIOfTheRunningGateway(t *testing.T) {
