@@ -232,12 +232,11 @@ func (c *call) judge(ctx context.Context) outcome {
 func (c *call) outcome(class, text string) outcome {
 	o := outcome{
 		Attempt: Attempt{
-			N: c.n, Started: c.started, Duration: time.Since(c.started), Status: c.status, Outcome: class,
-			Error: excerpt([]byte(text)), // net/http quotes what is not HTTP, however long it is
-			Trigger: c.trigger,
+			N: c.n, Started: c.started, Duration: time.Since(c.started), Status: c.status, Outcome: class, Trigger: c.trigger,
 		},
 		header: c.header, body: c.body,
 	}
+	o.Error = excerpt([]byte(text)) // net/http quotes what is not HTTP, however long it is
 	o.Excerpt = excerpt(c.body)
 	o.retryAfter = retryAfter(c.header, c.started.Add(o.Duration))
 	return o
