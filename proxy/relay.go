@@ -39,7 +39,7 @@ func (g *Gateway) relay(x *exchange, match Match) verdict {
 	switch {
 	case !ok:
 		return fallback(match, "the breaker is open")
-	case o.Status == 0, o.Outcome != OutcomeDelivered && match.Fallback != nil, o.Outcome == OutcomeSoftFailure:
+	case o.Outcome != OutcomeDelivered && (match.Fallback != nil || o.Status <= 299): // a 2xx that was cut off is none
 		return fallback(match, fmt.Sprintf("%s: %s", o.Outcome, o.Error))
 	}
 	o.header.Del("Content-Length")
