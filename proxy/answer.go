@@ -60,7 +60,11 @@ func (g *Gateway) reject(x *exchange, body []byte, err error) verdict {
 		f = &stripe.Failure{Reason: stripe.MalformedHeader, Err: err}
 	}
 	g.observer.Verified(x.source.name, f.Reason, f.Age)
-	v := refuse(http.StatusBadRequest, ResultRejected, f.Reason)
+	x.source.bad(f.Reason, x.start)
+	v, kept := g.quarantine(x, body, f.Reason)
+	if !kept {
+		v = refuse(http.StatusBadRequest, ResultRejected, f.Reason)
+	}
 	v.diagnosis = []zap.Field{zap.NamedError("diagnosis", err)}
 	if f.Age != 0 {
 		v.diagnosis = append(v.diagnosis, zap.Int64("age_seconds", int64(f.Age/time.Second)))
@@ -129,12 +133,12 @@ func (g *Gateway) note(x *exchange, v verdict) {
 	if x.source != nil {
 		name = x.source.name
 	}
-	g.observer.Answered(name, v.result, took)
+	g.observer.Answered(name, x.event, v.result, took)
 	level := zap.InfoLevel
 	switch v.result {
 	case ResultRefused:
 		level = zap.ErrorLevel
-	case ResultRejected, ResultTooLarge, ResultUnparseable, ResultUnrouted, ResultStored, ResultHeld:
+	case ResultRejected, ResultQuarantined, ResultTooLarge, ResultUnparseable, ResultUnrouted, ResultStored, ResultHeld:
 		level = zap.WarnLevel
 	}
 	e := g.log.Check(level, "event")
@@ -150,11 +154,16 @@ func (g *Gateway) note(x *exchange, v verdict) {
 	if x.lifted {
 		fields = append(fields, zap.String("hold", "lifted: no 2xx to Stripe for 48h, which would disable the endpoint"))
 	}
-	if v.reason != "" {
-		fields = append(fields, zap.String("reason", v.reason))
-	}
+	fields = append(fields, unlessEmpty("reason", v.reason))
 	if x.event == nil && x.r != nil {
 		fields = append(fields, zap.String("client", x.r.RemoteAddr), zap.String("method", x.r.Method), zap.String("path", x.r.URL.Path[:min(len(x.r.URL.Path), 200)]))
 	}
 	e.Write(append(fields, v.diagnosis...)...)
+}
+
+func unlessEmpty(key, value string) zap.Field {
+	if value == "" {
+		return zap.Skip()
+	}
+	return zap.String(key, value)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -38,6 +39,9 @@ type backend struct {
 	lastSuccess time.Time
 	lastError   string
 	lastErrorAt time.Time
+	errors      int // since the last success, from errorsSince on
+	errorsSince time.Time
+	statuses    map[int]int64
 }
 
 // target is what the configuration says of a backend, ready for use.
@@ -61,7 +65,7 @@ var errNotCounted = errors.New("not counted")
 func newBackend(name string, log *zap.Logger, seen Observer) *backend {
 	b := &backend{
 		name: name, log: log, seen: seen, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(rate.Inf, 1),
-		settler: make(chan Settlement, 1024),
+		settler: make(chan Settlement, 1024), statuses: map[int]int64{},
 	}
 	b.slots = newSlots(0, b.poke)
 	return b
@@ -167,14 +171,19 @@ func (b *backend) attempt(ctx context.Context, ev *Event, t try) (o outcome, ok 
 
 // note keeps, counts and logs how an attempt ended.
 func (b *backend) note(ev *Event, o outcome) {
+	ended := o.Started.Add(o.Duration)
 	b.mu.Lock()
+	b.statuses[o.Status]++
 	if o.Outcome == OutcomeDelivered {
-		b.lastSuccess = o.Started.Add(o.Duration)
+		b.lastSuccess, b.errors = ended, 0
 	} else {
-		b.lastError, b.lastErrorAt = o.Error, o.Started.Add(o.Duration)
+		if b.errors++; b.errors == 1 {
+			b.errorsSince = ended
+		}
+		b.lastError, b.lastErrorAt = o.Error, ended
 	}
 	b.mu.Unlock()
-	b.seen.Attempted(b.name, o.Outcome, o.Duration)
+	b.seen.Attempted(ev, b.name, o.Attempt)
 	level := zap.InfoLevel
 	if o.Outcome != OutcomeDelivered {
 		level = zap.WarnLevel
@@ -183,7 +192,7 @@ func (b *backend) note(ev *Event, o outcome) {
 		e.Write(zap.String(keyEventID, ev.ID), zap.String(keyEventType, ev.Type), zap.String(keySource, ev.Source),
 			zap.String(keyBackend, b.name), zap.Int(keyAttempt, o.N), zap.Int(keyStatus, o.Status),
 			zap.String(keyOutcome, o.Outcome), millis(o.Duration), zap.String("trigger", string(o.Trigger)),
-			zap.String("error", o.Error), b.versionHint(ev))
+			unlessEmpty("error", o.Error), b.versionHint(ev))
 	}
 }
 
@@ -201,11 +210,16 @@ func (b *backend) status() BackendStatus {
 	used, limit, maximum := b.slots.state()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return BackendStatus{
+	s := BackendStatus{
 		Name: b.name, Breaker: b.breaker.Load().State().String(), Paused: b.paused.Load(),
 		InFlight: used, Slots: limit, MaxInFlight: maximum,
 		LastSuccess: b.lastSuccess, LastError: b.lastError, LastErrorAt: b.lastErrorAt,
+		Errors: b.errors, Statuses: maps.Clone(b.statuses), Config: b.target.Load().Backend,
 	}
+	if b.errors > 0 {
+		s.ErrorsSince = b.errorsSince
+	}
+	return s
 }
 
 // handshakeError marks a TLS handshake that did not succeed, so that it is not taken for a dial.

@@ -9,7 +9,7 @@ import (
 )
 
 // Config is what a Gateway is made of. Zero durations and sizes mean the documented default.
-// Journal, Log and Observer are taken by New and stay as they are: Reload does not look at them.
+// Journal, Log, Observer and Quarantine are taken by New and stay as they are: Reload does not look at them.
 type Config struct {
 	Sources  map[string]Source
 	Backends map[string]Backend
@@ -23,9 +23,10 @@ type Config struct {
 	BodyMemory     int64          // bytes of bodies held at once; default 64 MiB
 	TrustedProxies []netip.Prefix // whose X-Forwarded-* headers are believed; default none
 
-	Journal  Journal     // required
-	Log      *zap.Logger // nil: nothing is logged
-	Observer Observer    // nil: nothing is counted
+	Journal    Journal     // required
+	Log        *zap.Logger // nil: nothing is logged
+	Observer   Observer    // nil: nothing is counted
+	Quarantine Quarantine  // nil: what does not verify is refused
 }
 
 // Source is one webhook endpoint registered at Stripe.
@@ -127,10 +128,10 @@ type Fallback struct {
 
 // Observer is told what happens, for metrics. Its methods must be quick and must not block.
 type Observer interface {
-	// Answered: a request was answered. source is "" for an unknown path.
-	Answered(source string, result Result, took time.Duration)
-	// Attempted: one attempt ended with this outcome class.
-	Attempted(backend, outcome string, took time.Duration)
+	// Answered: a request was answered. source is "" for an unknown path, ev nil when no event was verified.
+	Answered(source string, ev *Event, result Result, took time.Duration)
+	// Attempted: one attempt ended.
+	Attempted(ev *Event, backend string, a Attempt)
 	// Verified: a signature was checked. reason is "" for a good one; age is now minus its timestamp.
 	Verified(source, reason string, age time.Duration)
 	// HistoryDropped: an event was delivered and answered, but the journal was too busy to take it as history.

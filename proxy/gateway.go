@@ -22,6 +22,7 @@ type Gateway struct {
 	journal  Journal
 	log      *zap.Logger
 	observer Observer
+	keeper   Quarantine // nil: none
 
 	state    atomic.Pointer[state]
 	flights  flights
@@ -50,17 +51,6 @@ type state struct {
 	backends map[string]*backend
 }
 
-// source is a Source at work.
-type source struct {
-	Source
-	name    string
-	secrets []string
-	health  *sourceHealth
-}
-
-// sourceHealth is what outlives a reload.
-type sourceHealth struct{ answered atomic.Int64 } // when Stripe last got a 2xx, unix nanoseconds; the start counts as one
-
 // New returns a Gateway for cfg. Its error names every problem of cfg, not the first only.
 func New(cfg Config) (*Gateway, error) {
 	if cfg.Journal == nil {
@@ -68,7 +58,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	cfg = cfg.withDefaults()
 	g := &Gateway{
-		journal: cfg.Journal, log: cfg.Log, observer: cfg.Observer,
+		journal: cfg.Journal, log: cfg.Log, observer: cfg.Observer, keeper: cfg.Quarantine,
 		dropped: newRecent(), diagnose: rate.NewLimiter(2, 10),
 		memory: semaphore.NewWeighted(cfg.BodyMemory), memoryOf: cfg.BodyMemory,
 		stopping: make(chan struct{}), changed: make(chan struct{}, 1),
@@ -105,11 +95,10 @@ func (g *Gateway) Reload(cfg Config) error {
 	for name, c := range cfg.Sources {
 		h := g.sources[name]
 		if h == nil {
-			h = &sourceHealth{}
-			h.answered.Store(time.Now().UnixNano())
+			h = newSourceHealth(time.Now())
 			g.sources[name] = h
 		}
-		s := &source{Source: c, name: name, secrets: plain(c.SigningSecrets), health: h}
+		s := newSource(name, c, h)
 		st.byPath[c.Path], st.byName[name] = s, s
 	}
 	for name, t := range targets {
@@ -299,14 +288,18 @@ type BackendStatus struct {
 	LastSuccess time.Time
 	LastError   string
 	LastErrorAt time.Time
+	Errors      int           // failed attempts since the last success
+	ErrorsSince time.Time     // the first of them
+	Statuses    map[int]int64 // attempts by HTTP status since the start; 0: no answer
+	Config      Backend       // what routes.yaml says; its Secrets print as "***"
 }
 
 type unobserved struct{}
 
-func (unobserved) Answered(string, Result, time.Duration)  {}
-func (unobserved) Attempted(string, string, time.Duration) {}
-func (unobserved) Verified(string, string, time.Duration)  {}
-func (unobserved) HistoryDropped()                         {}
+func (unobserved) Answered(string, *Event, Result, time.Duration) {}
+func (unobserved) Attempted(*Event, string, Attempt)              {}
+func (unobserved) Verified(string, string, time.Duration)         {}
+func (unobserved) HistoryDropped()                                {}
 
 // Field names of the log. Dashboards and searches rest on them.
 const (

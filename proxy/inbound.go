@@ -170,6 +170,7 @@ func (g *Gateway) verify(x *exchange, body []byte) (verdict, bool) {
 	if err != nil {
 		return g.reject(x, body, err), false
 	}
+	x.source.good(sig.Secret, x.start)
 	g.observer.Verified(x.source.name, "", x.start.Sub(sig.Time))
 	return verdict{}, true
 }

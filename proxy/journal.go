@@ -136,17 +136,32 @@ func settle(l Leased, st State, a *Attempt) Settlement {
 
 // Filter chooses events to read. Zero fields choose all.
 type Filter struct {
-	State   State
-	Type    string // glob
-	Backend string
-	Source  string
-	Account string
-	Object  string
-	ID      string
-	Since   time.Time // received at or after
-	Until   time.Time // received before
-	Before  int64     // only events with a smaller Seq: the cursor, as lists are newest first
-	Limit   int       // at most this many; 0 means 50
+	State    State
+	Type     string // glob
+	Backend  string
+	Source   string
+	Account  string
+	Object   string
+	Customer string
+	ID       string
+	Query    string    // an id of the event, its object, customer or account; any other text is looked for in the bodies
+	Since    time.Time // received at or after
+	Until    time.Time // received before
+	Before   int64     // only events with a smaller Seq: the cursor, as lists are newest first
+	Limit    int       // at most this many; 0 means 50
+}
+
+// Page is a part of a list of events, newest first.
+type Page struct {
+	Events   []Known
+	Next     int64     // what to put into Filter.Before to go on; 0: nothing is left
+	LookedTo time.Time // when a search ended early: what was received since then was looked at; zero otherwise
+}
+
+// AuditEntry is one change that somebody made.
+type AuditEntry struct {
+	At                    time.Time
+	Actor, Action, Detail string
 }
 
 // Total counts the deliveries of one backend in one state.

@@ -387,16 +387,16 @@ func newCounter() *counter {
 	return &counter{answered: map[string]int{}, attempts: map[string]int{}, verified: map[string]int{}}
 }
 
-func (o *counter) Answered(source string, result proxy.Result, _ time.Duration) {
+func (o *counter) Answered(source string, _ *proxy.Event, result proxy.Result, _ time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.answered[source+" "+string(result)]++
 }
 
-func (o *counter) Attempted(backend, outcome string, _ time.Duration) {
+func (o *counter) Attempted(_ *proxy.Event, backend string, a proxy.Attempt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.attempts[backend+" "+outcome]++
+	o.attempts[backend+" "+a.Outcome]++
 }
 
 func (o *counter) Verified(source, reason string, _ time.Duration) {
