@@ -57,6 +57,7 @@ func (g *Gateway) plan(x *exchange, match Match) (plan []planned, ft fate, known
 	switch {
 	case err == nil:
 		plan, ft = weigh(k, match, x.start, x.DedupeWindow)
+		x.owed = k.owed()
 		return plan, ft, true
 	case !errors.Is(err, ErrNotFound):
 		g.log.Error("find event: cannot tell whether it is a duplicate, going on", zap.String(keyEventID, x.event.ID), zap.Error(err))
@@ -134,7 +135,7 @@ func (x *exchange) hold() verdict {
 func (g *Gateway) handle(x *exchange, match Match, plan []planned, fl *flight, unparsed error) verdict {
 	entry := Entry{Event: x.event}
 	calls := g.deliver(x, plan)
-	delivered, late := len(calls) > 0, false
+	delivered, late := len(calls) > 0 && !x.owed, false
 	for _, c := range calls {
 		d := c.entry(time.Now())
 		delivered = delivered && d.State == Delivered

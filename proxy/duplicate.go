@@ -1,6 +1,9 @@
 package proxy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // stripeRetries is how long Stripe itself goes on to send an event that it has no 2xx for: "up to three days"
 // (docs.stripe.com/webhooks).
@@ -49,6 +52,11 @@ func weigh(k Known, m Match, now time.Time, window time.Duration) ([]planned, fa
 		return again, fateDelivered
 	}
 	return first(m), fateSettled // Ignored: the routes of today may want it
+}
+
+// owed reports whether a delivery is Pending, whatever the event as a whole is.
+func (k Known) owed() bool {
+	return slices.ContainsFunc(k.Deliveries, func(d Delivery) bool { return d.State == Pending })
 }
 
 // target is how the routes of today deliver to a backend; inline when they do not.

@@ -35,6 +35,7 @@ type exchange struct {
 	free   func() // gives the body's memory back
 	flight *flight
 	inline bool // attempts may be made: the gateway was not stopping when the request came
+	owed   bool // the event is Pending for a backend that this arrival does not call
 	lifted bool // a hold was lifted, because the source gave no 2xx for too long
 }
 
