@@ -62,8 +62,7 @@ func (g *Gateway) plan(x *exchange, match Match) (plan []planned, ft fate, known
 	case !errors.Is(err, ErrNotFound):
 		g.log.Error("find event: cannot tell whether it is a duplicate, going on", zap.String(keyEventID, x.event.ID), zap.Error(err))
 	default:
-		if at, ok := g.dropped.find(x.event.Key()); ok {
-			k := Known{State: Delivered, Answered: at, Event: Event{Received: at}}
+		if k, ok := g.dropped.find(x.event.Key()); ok {
 			plan, ft = weigh(k, match, x.start, x.DedupeWindow)
 			return plan, ft, true
 		}
@@ -260,7 +259,7 @@ func (g *Gateway) record(entry Entry) {
 	}
 	g.observer.HistoryDropped()
 	if entry.Event.Unique() && len(entry.Deliveries) > 0 {
-		g.dropped.add(entry.Event.Key(), entry.Answered)
+		g.dropped.add(entry.Event, entry.Answered)
 	}
 }
 

@@ -58,33 +58,36 @@ func (fl *flight) decide(ft fate) {
 	})
 }
 
-// recent is a bounded set of events that were delivered and answered but that the journal does not know.
+// recent is a bounded set of events that were delivered but that the journal does not know.
 type recent struct {
 	mu   sync.Mutex
-	at   map[Key]time.Time
+	m    map[Key]delivered
 	ring []Key
 	next int
 }
 
+type delivered struct{ received, answered time.Time }
+
 const recentSize = 4096
 
-func newRecent() *recent { return &recent{at: map[Key]time.Time{}, ring: make([]Key, recentSize)} }
+func newRecent() *recent { return &recent{m: map[Key]delivered{}, ring: make([]Key, recentSize)} }
 
-func (r *recent) add(k Key, at time.Time) {
+func (r *recent) add(e *Event, answered time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.at[k]; !ok {
-		delete(r.at, r.ring[r.next])
+	k := e.Key()
+	if _, ok := r.m[k]; !ok {
+		delete(r.m, r.ring[r.next])
 		r.ring[r.next] = k
 		r.next = (r.next + 1) % recentSize
 	}
-	r.at[k] = at
+	r.m[k] = delivered{e.Received, answered}
 }
 
-// find returns when Stripe had our answer to an event in the set.
-func (r *recent) find(k Key) (time.Time, bool) {
+// find returns what the journal would know of an event in the set.
+func (r *recent) find(k Key) (Known, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at, ok := r.at[k]
-	return at, ok
+	d, ok := r.m[k]
+	return Known{State: Delivered, Answered: d.answered, Event: Event{Received: d.received}}, ok
 }
