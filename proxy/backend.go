@@ -37,7 +37,7 @@ type backend struct {
 
 	mu          sync.Mutex
 	lastSuccess time.Time
-	lastError   string
+	lastFailure Attempt
 	lastErrorAt time.Time
 	errors      int // since the last success, from errorsSince on
 	errorsSince time.Time
@@ -180,7 +180,7 @@ func (b *backend) note(ev *Event, o outcome) {
 		if b.errors++; b.errors == 1 {
 			b.errorsSince = ended
 		}
-		b.lastError, b.lastErrorAt = o.Error, ended
+		b.lastFailure, b.lastErrorAt = o.Attempt, ended
 	}
 	b.mu.Unlock()
 	b.seen.Attempted(ev, b.name, o.Attempt)
@@ -213,7 +213,7 @@ func (b *backend) status() BackendStatus {
 	s := BackendStatus{
 		Name: b.name, Breaker: b.breaker.Load().State().String(), Paused: b.paused.Load(),
 		InFlight: used, Slots: limit, MaxInFlight: maximum,
-		LastSuccess: b.lastSuccess, LastError: b.lastError, LastErrorAt: b.lastErrorAt,
+		LastSuccess: b.lastSuccess, LastError: b.lastFailure.Error, LastFailure: b.lastFailure, LastErrorAt: b.lastErrorAt,
 		Errors: b.errors, Statuses: maps.Clone(b.statuses), Config: b.target.Load().Backend,
 	}
 	if b.errors > 0 {

@@ -288,6 +288,7 @@ type BackendStatus struct {
 	LastSuccess time.Time
 	LastError   string
 	LastErrorAt time.Time
+	LastFailure Attempt       // the attempt that LastError is of
 	Errors      int           // failed attempts since the last success
 	ErrorsSince time.Time     // the first of them
 	Statuses    map[int]int64 // attempts by HTTP status since the start; 0: no answer
