@@ -131,7 +131,7 @@ func (r *sendReport) write(w io.Writer, colour bool) error {
 			status = fmt.Sprintf("%-6s", "-")
 		}
 		if colour {
-			status = map[bool]string{true: "\x1b[32m", false: "\x1b[31m"}[is2xx(a.Status)] + status + "\x1b[0m"
+			status = painted(status, map[bool]paint{true: green, false: red}[is2xx(a.Status)])
 		}
 		fmt.Fprintf(&b, "%s  %-*s  %7d  %8s  %8s\n", status, width, a.Answer, a.Count, shortMillis(a.P50), shortMillis(a.P99))
 	}
@@ -216,7 +216,7 @@ func (r *sendReport) bar(since time.Duration, colour bool) string {
 	full := width * done / r.total
 	bar := strings.Repeat("#", full)
 	if colour {
-		bar = "\x1b[32m" + bar + "\x1b[0m"
+		bar = painted(bar, green)
 	}
 	line := fmt.Sprintf("[%s%s]  %d/%d  %.0f/s", bar, strings.Repeat("-", width-full), done, r.total, float64(done)/max(since.Seconds(), 0.001))
 	if failed > 0 {

@@ -38,19 +38,13 @@ func newShop(out io.Writer) *shop {
 }
 
 // say prints a line of the story; s.mu is held.
-func (s *shop) say(colour, format string, a ...any) {
+func (s *shop) say(p paint, format string, a ...any) {
 	text := fmt.Sprintf(format, a...)
-	if coloured(s.out) && colour != "" {
-		text = "\x1b[" + colour + "m" + text + "\x1b[0m"
+	if coloured(s.out) {
+		text = painted(text, p)
 	}
 	fmt.Fprintf(s.out, "%s  %s\n", time.Now().Format("15:04:05"), text)
 }
-
-const (
-	green  = "32"
-	yellow = "33"
-	red    = "31"
-)
 
 func (s *shop) setDown(down bool) {
 	s.mu.Lock()
@@ -90,7 +84,7 @@ func (s *shop) send(req *http.Request, ev stripetest.Event) {
 	case !e.answered:
 		s.say(red, "%-32s %s  Stripe got %d after %v", ev.Type, ev.ID, status, took)
 	case e.delivered:
-		s.say("", "%-32s %s  delivered; Stripe got %d after %v", ev.Type, ev.ID, status, took)
+		s.say(plain, "%-32s %s  delivered; Stripe got %d after %v", ev.Type, ev.ID, status, took)
 	default:
 		s.say(yellow, "%-32s %s  kept; Stripe got %d after %v", ev.Type, ev.ID, status, took)
 	}
@@ -114,7 +108,7 @@ func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := s.events[id]
 	if e == nil {
 		s.others++
-		s.say("", "%-32s %s  delivered; it is not one of ours", "(sent by you)", id)
+		s.say(plain, "%-32s %s  delivered; it is not one of ours", "(sent by you)", id)
 		fmt.Fprintln(w, "ok")
 		return
 	}
