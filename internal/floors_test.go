@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"internal/admin":       2,
 	"internal/config":      2,
 	"internal/journaltest": 2,
+	"internal/quarantine":  2,
 	"internal/sqlite":      2,
 
 	"internal/server": 3,

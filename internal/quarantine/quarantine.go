@@ -1,0 +1,306 @@
+// Package quarantine keeps requests that come from Stripe's addresses and verify with no secret. Most likely a signing
+// secret was rolled and routes.yaml does not know it yet: refusing would cost the events, and after nine days the
+// endpoint.
+//
+// What it adds to the promise: a 2xx to such a request means that it is on stable storage, shown and alerted, and stays
+// there until a secret of its source matches (it is then released, whatever its time, and goes the way of every event),
+// until an operator drops it, or until max_age has passed. It is delivered to nobody before it verifies.
+//
+// Anybody with a Stripe account can make Stripe send something to our URL. That is why there are bounds, in bytes and
+// in rate, and why a request that they leave no room for is refused as if there were no quarantine.
+package quarantine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/breakwater-gateway/breakwater/internal/stripe"
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// Store holds what is kept.
+type Store interface {
+	// KeepRejected returns the request's number once it is on stable storage.
+	KeepRejected(ctx context.Context, r proxy.Rejected) (int64, error)
+	// ListRejected returns at most limit requests with a smaller number than before, newest first; 0: from the newest.
+	ListRejected(ctx context.Context, before int64, limit int) ([]proxy.Rejected, error)
+	// DropRejected removes requests and returns how many there were.
+	DropRejected(ctx context.Context, ids ...int64) (int, error)
+	// RejectedSize returns how many there are, how much room they take, and when the oldest was received.
+	RejectedSize(ctx context.Context) (n, bytes int64, oldest time.Time, err error)
+}
+
+// Options are what New needs.
+type Options struct {
+	Store Store
+	// Accept takes a released event; with a nil error the promise holds for it. It is proxy.Gateway's.
+	Accept func(context.Context, *proxy.Event) (proxy.Result, error)
+	// Sources says what the sources have seen. It is proxy.Gateway's.
+	Sources func() []proxy.SourceStatus
+	Log     *zap.Logger
+}
+
+// Config is what routes.yaml says. With no Addresses nothing new is kept.
+type Config struct {
+	Addresses []netip.Prefix // that Stripe sends from
+	MaxBytes  int64          // of all that is kept
+	MaxAge    time.Duration
+	Rate      float64 // requests kept a second
+	Sources   map[string]proxy.Source
+	Routes    proxy.Routes
+}
+
+// Quarantine is a proxy.Quarantine. Make one with New, configure it with Use.
+type Quarantine struct {
+	Options
+	config  atomic.Pointer[Config]
+	limiter *rate.Limiter
+	recheck chan struct{} // tells Run that something kept may verify now
+	turn    chan struct{} // holds a token while a recheck is under way
+
+	mu      sync.Mutex
+	bytes   int64               // kept, with what is being kept
+	said    map[string][]string // reasons that were alerted, by source
+	sayFull time.Time           // not again before this
+	sayRate time.Time
+	sayAge  time.Time
+}
+
+// New returns a quarantine over what the store holds already.
+func New(ctx context.Context, o Options) (*Quarantine, error) {
+	q := &Quarantine{
+		Options: o, limiter: rate.NewLimiter(0, 0), said: map[string][]string{},
+		recheck: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+	}
+	q.config.Store(&Config{})
+	n, err := q.count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if n > 0 {
+		o.Log.Warn("quarantine: requests wait for a secret that matches", zap.Int64("items", n))
+	}
+	return q, nil
+}
+
+// Use takes a configuration. When it has other secrets than the one before, Run rechecks what is kept.
+func (q *Quarantine) Use(c Config) {
+	old := q.config.Swap(&c)
+	q.limiter.SetLimit(rate.Limit(c.Rate))
+	q.limiter.SetBurst(max(1, int(math.Ceil(c.Rate))))
+	changed := false
+	q.mu.Lock()
+	for name, s := range c.Sources {
+		if !slices.Equal(s.SigningSecrets, old.Sources[name].SigningSecrets) {
+			changed = true
+			delete(q.said, name) // whatever is wrong from here on is new
+		}
+	}
+	q.mu.Unlock()
+	if changed {
+		q.poke()
+	}
+}
+
+func (q *Quarantine) poke() {
+	select {
+	case q.recheck <- struct{}{}:
+	default:
+	}
+}
+
+// Keep implements proxy.Quarantine.
+func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
+	c := q.config.Load()
+	if !c.fromStripe(r.Client) || q.needsAnswer(c, &r) {
+		return false, nil
+	}
+	if !q.limiter.Allow() {
+		q.alert(&q.sayRate, "quarantine: more requests than quarantine.rate, the rest is answered 400", r.Source)
+		return false, nil
+	}
+	n := size(&r)
+	if !q.reserve(n, c.MaxBytes) {
+		q.alert(&q.sayFull, "quarantine: full (quarantine.max_bytes), requests are answered 400; add the secret that is missing, "+
+			"or drop what nobody needs", r.Source)
+		return false, nil
+	}
+	if _, err := q.Store.KeepRejected(ctx, r); err != nil {
+		q.reserve(-n, math.MaxInt64)
+		return false, fmt.Errorf("keep request: %w", err)
+	}
+	if c := q.config.Load(); stripe.MatchesAny(r.Body, r.Header[signature], c.secrets(r.Source)) >= 0 && r.Reason == stripe.NoMatch {
+		q.poke() // the secret came while the request was on its way here
+	}
+	q.tell(c, &r)
+	return true, nil
+}
+
+const signature = "Stripe-Signature"
+
+func (c *Config) fromStripe(a netip.Addr) bool {
+	return slices.ContainsFunc(c.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// secrets are those of a source, none when it is gone.
+func (c *Config) secrets(source string) []string {
+	var out []string
+	for _, s := range c.Sources[source].SigningSecrets {
+		out = append(out, string(s))
+	}
+	return out
+}
+
+// needsAnswer reports whether a 2xx would say more than "kept": Stripe reads a decision out of it, or goes on with what
+// a route wants it to wait for. Such a request is refused, and Stripe does what it does without an answer. What the body
+// claims is not verified; a false claim gains nothing.
+func (q *Quarantine) needsAnswer(c *Config, r *proxy.Rejected) bool {
+	ev, _ := event(r)
+	match := c.Routes.Match(ev)
+	if match.Answer != proxy.AnswerBackend {
+		return match.Answer == proxy.AnswerRelay
+	}
+	since := ev.Created
+	if since.IsZero() {
+		since = r.Received
+	}
+	limit := match.HoldFor
+	if !ev.Livemode {
+		limit = min(limit, maxHoldTest)
+	}
+	if r.Received.Sub(since) >= limit {
+		return false
+	}
+	answered := statusOf(q.Sources(), r.Source).LastAnswered
+	return r.Received.Sub(answered) < maxSilence
+}
+
+// As in package proxy: holding must never cost the endpoint.
+const (
+	maxHoldTest = time.Hour
+	maxSilence  = 48 * time.Hour
+)
+
+func statusOf(sources []proxy.SourceStatus, name string) proxy.SourceStatus {
+	for _, s := range sources {
+		if s.Name == name {
+			return s
+		}
+	}
+	return proxy.SourceStatus{}
+}
+
+// reserve takes room, or gives it back.
+func (q *Quarantine) reserve(n, most int64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.bytes+n > most {
+		return false
+	}
+	q.bytes += n
+	return true
+}
+
+// size is about the room that a request takes in the store.
+func size(r *proxy.Rejected) int64 {
+	n := 256 + len(r.Body) + len(r.Query)
+	for _, h := range []http.Header{r.Header, r.Forwarded} {
+		for k, values := range h {
+			for _, v := range values {
+				n += len(k) + len(v) + 8
+			}
+		}
+	}
+	return int64(n)
+}
+
+// count reads how much is kept.
+func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
+	items, bytes, _, err := q.Store.RejectedSize(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read quarantine's size: %w", err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes = bytes
+	if items == 0 {
+		clear(q.said)
+	}
+	return items, nil
+}
+
+// Drop removes items for good and returns how many there were.
+func (q *Quarantine) Drop(ctx context.Context, ids ...int64) (int, error) {
+	n, err := q.Store.DropRejected(ctx, ids...)
+	if n > 0 {
+		q.Log.Warn("quarantine: dropped", zap.Int("items", n))
+	}
+	if err == nil {
+		_, err = q.count(ctx)
+	}
+	return n, err
+}
+
+// Stats is how the quarantine stands.
+type Stats struct {
+	On       bool // something new would be kept
+	Items    int64
+	Bytes    int64
+	MaxBytes int64
+	Oldest   time.Time // when it was received; zero when there is none
+	Expires  time.Time // when the oldest is dropped, likewise
+}
+
+// Stats reads how the quarantine stands.
+func (q *Quarantine) Stats(ctx context.Context) (Stats, error) {
+	c := q.config.Load()
+	s := Stats{On: len(c.Addresses) > 0, MaxBytes: c.MaxBytes}
+	var err error
+	if s.Items, s.Bytes, s.Oldest, err = q.Store.RejectedSize(ctx); err != nil {
+		return s, fmt.Errorf("read quarantine's size: %w", err)
+	}
+	if s.Items > 0 {
+		s.Expires = s.Oldest.Add(c.MaxAge)
+	}
+	return s, nil
+}
+
+// tell alerts on the first request of a reason and source.
+func (q *Quarantine) tell(c *Config, r *proxy.Rejected) {
+	q.mu.Lock()
+	before := slices.Contains(q.said[r.Source], r.Reason)
+	if !before {
+		q.said[r.Source] = append(q.said[r.Source], r.Reason)
+	}
+	q.mu.Unlock()
+	if before {
+		return
+	}
+	q.Log.Error("quarantine: Stripe's requests do not verify; they are kept and answered 2xx, and delivered once they verify",
+		zap.String("source", r.Source), zap.String("reason", r.Reason), zap.Stringer("client", r.Client),
+		zap.String("diagnosis", diagnose(c, statusOf(q.Sources(), r.Source), r, time.Now())))
+}
+
+// alert logs text, at most once in a minute.
+func (q *Quarantine) alert(next *time.Time, text, source string) {
+	now := time.Now()
+	q.mu.Lock()
+	due := !now.Before(*next)
+	if due {
+		*next = now.Add(time.Minute)
+	}
+	q.mu.Unlock()
+	if due {
+		q.Log.Error(text, zap.String("source", source))
+	}
+}

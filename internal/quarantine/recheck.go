@@ -1,0 +1,176 @@
+package quarantine
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/breakwater-gateway/breakwater/internal/stripe"
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// Item is one request in quarantine.
+type Item struct {
+	ID        int64
+	Source    string
+	Received  time.Time
+	Expires   time.Time // then it is dropped
+	Client    netip.Addr
+	Reason    string // of the failed verification
+	Diagnosis string // by today's secrets
+	Size      int    // of the body in bytes
+	EventID   string // as the body claims, which nobody has verified; empty when it cannot be read
+	EventType string // likewise
+}
+
+// pageSize bounds how many bodies are in memory at once.
+const pageSize = 16
+
+// all are the kept requests with a smaller number than before, newest first.
+func (q *Quarantine) all(ctx context.Context, before int64) iter.Seq2[proxy.Rejected, error] {
+	return func(yield func(proxy.Rejected, error) bool) {
+		for {
+			page, err := q.Store.ListRejected(ctx, before, pageSize)
+			if err != nil {
+				yield(proxy.Rejected{}, fmt.Errorf("list quarantine: %w", err))
+				return
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+				before = r.ID
+			}
+			if len(page) < pageSize {
+				return
+			}
+		}
+	}
+}
+
+// List returns at most limit items (0: 50) with a smaller ID than before (0: from the newest), newest first.
+func (q *Quarantine) List(ctx context.Context, before int64, limit int) ([]Item, error) {
+	c, sources, now := q.config.Load(), q.Sources(), time.Now()
+	limit = min(cmp.Or(limit, 50), 500)
+	items := []Item{}
+	for r, err := range q.all(ctx, before) {
+		if err != nil {
+			return nil, err
+		}
+		env, _ := stripe.Parse(r.Body)
+		items = append(items, Item{
+			ID: r.ID, Source: r.Source, Received: r.Received, Expires: r.Received.Add(c.MaxAge), Client: r.Client,
+			Reason: r.Reason, Diagnosis: diagnose(c, statusOf(sources, r.Source), &r, now),
+			Size: len(r.Body), EventID: env.ID, EventType: env.Type,
+		})
+		if len(items) == limit {
+			break
+		}
+	}
+	return items, nil
+}
+
+// Report is what a recheck did.
+type Report struct {
+	Checked  int
+	Released int // taken as events: delivered, or on their way
+	Left     int
+}
+
+// Recheck verifies every item against today's secrets of its source, whatever its time, and releases what matches, in
+// order of receipt. An item is dropped only once its event is accepted: a crash between the two releases it again, and
+// what is delivered already is not delivered for it. Events that are not accepted stay; the error then says why.
+// A second recheck waits for the first.
+func (q *Quarantine) Recheck(ctx context.Context) (Report, error) {
+	select {
+	case q.turn <- struct{}{}:
+		defer func() { <-q.turn }()
+	case <-ctx.Done():
+		return Report{}, fmt.Errorf("recheck: %w", ctx.Err())
+	}
+	c := q.config.Load()
+	var rep Report
+	var matching []int64
+	for r, err := range q.all(ctx, 0) {
+		if err != nil {
+			return rep, err
+		}
+		rep.Checked++
+		if c.verifies(&r) {
+			matching = append(matching, r.ID)
+		}
+	}
+	failure := q.release(ctx, matching, &rep)
+	left, err := q.count(ctx)
+	rep.Left = int(left)
+	if rep.Checked > 0 {
+		q.Log.Info("quarantine: rechecked", zap.Int("checked", rep.Checked), zap.Int("released", rep.Released),
+			zap.Int("left", rep.Left), zap.NamedError("not_released", failure))
+	}
+	return rep, cmp.Or(failure, err)
+}
+
+// verifies reports whether a secret of today made the signature.
+func (c *Config) verifies(r *proxy.Rejected) bool {
+	return stripe.MatchesAny(r.Body, r.Header[signature], c.secrets(r.Source)) >= 0
+}
+
+// release has items accepted as events, oldest first; ids are newest first. It gives up after several failures in a row:
+// the journal takes nothing, then.
+func (q *Quarantine) release(ctx context.Context, ids []int64, rep *Report) error {
+	var failure error
+	row := 0
+	for _, id := range slices.Backward(ids) {
+		err := q.releaseOne(ctx, id)
+		if err == nil {
+			rep.Released++
+			row = 0
+			continue
+		}
+		failure = fmt.Errorf("release %d: %w", id, err)
+		if row++; row == 3 || ctx.Err() != nil {
+			return fmt.Errorf("%w; the rest was not tried", failure)
+		}
+	}
+	return failure
+}
+
+func (q *Quarantine) releaseOne(ctx context.Context, id int64) error {
+	found, err := q.Store.ListRejected(ctx, id+1, 1)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 || found[0].ID != id { // dropped meanwhile
+		return nil
+	}
+	ev, _ := event(&found[0])
+	if _, err := q.Accept(ctx, ev); err != nil {
+		return err
+	}
+	_, err = q.Store.DropRejected(ctx, id)
+	return err
+}
+
+// event makes the event of a request. The error says why the body could not be read; such an event is known by its hash.
+func event(r *proxy.Rejected) (*proxy.Event, error) {
+	ev := &proxy.Event{
+		Source: r.Source, Received: r.Received, Query: r.Query, Header: r.Header, Forwarded: r.Forwarded, Body: r.Body,
+	}
+	env, err := stripe.Parse(r.Body)
+	if err != nil {
+		sum := sha256.Sum256(r.Body)
+		ev.ID = "sha256:" + hex.EncodeToString(sum[:])
+		return ev, err
+	}
+	ev.ID, ev.Type, ev.Account, ev.APIVersion = env.ID, env.Type, env.Account, env.APIVersion
+	ev.Object, ev.Customer, ev.Livemode, ev.Created = env.Object, env.Customer, env.Livemode, env.Created
+	return ev, nil
+}

@@ -1,0 +1,75 @@
+package quarantine
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	lookEvery  = 10 * time.Minute
+	retryAfter = time.Minute
+	tellAhead  = 7 * 24 * time.Hour // before something is dropped for its age
+	tellAgain  = 24 * time.Hour
+)
+
+// Run rechecks what is kept at the start and when a secret changed, and drops what is too old, until ctx ends.
+func (q *Quarantine) Run(ctx context.Context) error {
+	q.poke() // secrets may have changed while nothing ran
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.recheck:
+			if _, err := q.Recheck(ctx); err != nil && ctx.Err() == nil {
+				q.Log.Error("quarantine: not everything that verifies was released, trying again", zap.Error(err))
+				again = time.After(retryAfter)
+			}
+		case <-again:
+			q.poke()
+		case <-look.C:
+		}
+		if err := q.expire(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			q.Log.Error("quarantine: old requests were not dropped", zap.Error(err))
+		}
+	}
+}
+
+// expire drops what is too old, and alerts while something is about to be.
+func (q *Quarantine) expire(ctx context.Context, now time.Time) error {
+	maxAge := q.config.Load().MaxAge
+	items, _, oldest, err := q.Store.RejectedSize(ctx)
+	if err != nil || items == 0 || maxAge == 0 {
+		return err
+	}
+	if now.Sub(oldest) >= maxAge {
+		var old []int64
+		for r, err := range q.all(ctx, 0) {
+			if err != nil {
+				return err
+			}
+			if now.Sub(r.Received) >= maxAge {
+				old = append(old, r.ID)
+			}
+		}
+		q.Log.Error("quarantine: dropping requests that are older than quarantine.max_age", zap.Int("items", len(old)),
+			zap.Time("oldest", oldest))
+		_, err := q.Drop(ctx, old...)
+		return err
+	}
+	q.mu.Lock()
+	due := now.Sub(oldest) >= maxAge-min(tellAhead, maxAge/2) && !now.Before(q.sayAge)
+	if due {
+		q.sayAge = now.Add(tellAgain)
+	}
+	q.mu.Unlock()
+	if due {
+		q.Log.Error("quarantine: requests will be dropped for their age (quarantine.max_age); add the secret that is missing, "+
+			"or have Stripe send them again", zap.Time("from", oldest.Add(maxAge)), zap.Int64("items", items))
+	}
+	return nil
+}
