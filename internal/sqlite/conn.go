@@ -19,17 +19,15 @@ const pageSize = 8192
 // open returns a pool of at most n connections to the file. Each one has its pragmas set when it is opened; what
 // durability rests on is read back by check.
 func open(path string, n int, readOnly bool) (*sql.DB, error) {
-	q := url.Values{"_pragma": {
-		"busy_timeout(5000)",
-		fmt.Sprintf("page_size(%d)", pageSize), // only a new file takes it
-		"journal_mode(wal)",
-		"synchronous(full)",
-		"wal_autocheckpoint(0)", // see checkpoint.go
-		"cache_size(-8192)",
-		"temp_store(memory)",
-	}}
+	q := url.Values{
+		// The driver runs the pragmas before it sets the journal mode, which is when a new file takes its page size.
+		"_pragma":       {fmt.Sprintf("page_size(%d)", pageSize), "wal_autocheckpoint(0)", "cache_size(-8192)", "temp_store(memory)"},
+		"_busy_timeout": {"5000"},
+		"_journal_mode": {"WAL"},
+		"_synchronous":  {"FULL"},
+	}
 	if readOnly {
-		q.Add("_pragma", "query_only(1)")
+		q.Set("_query_only", "1")
 	}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String())
 	if err != nil {

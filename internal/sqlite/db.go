@@ -140,12 +140,12 @@ type connection struct {
 
 // connect opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
 // connection that broke, has written is synced, checked and checkpointed before the first acknowledgement.
-func (d *DB) connect(ctx context.Context) (c *connection, err error) {
+func (d *DB) connect(ctx context.Context) (_ *connection, err error) {
 	// No connection is open now: closing a descriptor of the file would drop the locks of one that is.
 	if err := syncFiles(d.path, d.path+"-wal"); err != nil {
 		return nil, err
 	}
-	c = &connection{}
+	c := &connection{}
 	defer func() {
 		if err != nil {
 			c.close()

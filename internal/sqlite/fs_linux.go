@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"fmt"
+	"os"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -43,4 +44,9 @@ func freeBytes(path string) (int64, error) {
 		return 0, err
 	}
 	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// allocate gives f that many bytes of disk.
+func allocate(f *os.File, size int64) error {
+	return unix.Fallocate(int(f.Fd()), 0, 0, size)
 }

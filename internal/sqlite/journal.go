@@ -34,11 +34,7 @@ func (d *DB) Record(_ time.Time, e proxy.Entry) error {
 	if closed {
 		return errClosed
 	}
-	r := ready(e)
-	if r.unique {
-		d.ids.add(e.Event.Key())
-	}
-	if err := d.history.take(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
+	if err := d.history.take(ready(e), d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
 		return err
 	}
 	d.poke()

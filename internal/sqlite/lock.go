@@ -22,7 +22,10 @@ func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, e
 	for deadline := time.Now().Add(wait); ; {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return f, errors.Join(sign(f))
+			if err := sign(f); err != nil {
+				return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
+			}
+			return f, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())

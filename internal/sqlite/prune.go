@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -99,64 +100,81 @@ func (a *aged) over(now time.Time, r Retention) bool {
 	return keep > 0 && max(a.received, a.ended) <= millis(now.Add(-keep))
 }
 
-const agedQuery = `SELECT e.seq, e.received, e.state, coalesce(max(d.state = 1), 0), coalesce(max(d.state = 3), 0),
-	coalesce(max(d.started + d.ms), 0) FROM events e LEFT JOIN deliveries d ON d.event = e.seq WHERE e.seq = ? GROUP BY e.seq`
+const agedColumns = `SELECT e.seq, e.received, e.state, coalesce(max(d.state = 1), 0), coalesce(max(d.state = 3), 0),
+	coalesce(max(d.started + d.ms), 0)`
 
 func scanAged(r row) aged {
 	return aged{seq: r.int(0), received: r.int(1), state: r.int(2), pending: r.int(3) != 0, failed: r.int(4) != 0, ended: r.int(5)}
 }
+
+// pruneLook is how many events are looked at in one go, and pruneLooks how often in one Prune.
+const (
+	pruneLook  = 4096
+	pruneLooks = 16
+)
 
 // pruneClass goes on with a class from where it was.
 func (d *DB) pruneClass(ctx context.Context, now time.Time, r Retention, class int, l *lap, n int) (pruned int, err error) {
 	if now.Sub(l.started) >= pruneLap {
 		l.at, l.started = 0, now
 	}
-	var old []int64
-	at := l.at
-	err = d.read(ctx, func(c *sql.Conn) error {
-		seqs, err := numbers(ctx, c, classQueries[class], l.at, 4*n)
-		if err != nil {
-			return err
+	for range pruneLooks {
+		old, at, err := d.aged(ctx, now, r, class, l.at, n-pruned)
+		if err != nil || at == l.at {
+			return pruned, err
 		}
-		cutoff := millis(now.Add(-r.of(class)))
-		for _, seq := range seqs {
-			var a aged
-			if err := each(ctx, c, func(r row) error { a = scanAged(r); return nil }, agedQuery, seq); err != nil {
+		for len(old) > 0 {
+			step := old[:min(pruneOp, len(old))]
+			old = old[len(step):]
+			done := 0
+			if err := d.do(ctx, &op{size: int64(len(step)) * 1024, run: func(t *tx) (err error) {
+				done, err = t.prune(now, r, step)
 				return err
+			}}); err != nil {
+				return pruned, err
 			}
-			if a.received > cutoff || len(old) >= n {
-				return nil
-			}
-			at = seq
-			if a.over(now, r) {
-				old = append(old, seq)
-			}
-		}
-		return nil
-	})
-	for err == nil && len(old) > 0 {
-		step := old[:min(pruneOp, len(old))]
-		old = old[len(step):]
-		var done int
-		err = d.do(ctx, &op{size: int64(len(step)) * 1024, run: func(t *tx) (err error) {
-			done, err = t.prune(now, r, step)
-			return err
-		}})
-		if err == nil {
 			pruned += done
 		}
+		if l.at = at; pruned >= n {
+			return pruned, nil
+		}
 	}
-	if err == nil {
-		l.at = at
-	}
-	return pruned, err
+	return pruned, nil
+}
+
+var errYoung = errors.New("the rest is too young")
+
+// aged returns up to n events of a class, from one on, whose retention is over, and the last event that was looked at.
+func (d *DB) aged(ctx context.Context, now time.Time, r Retention, class int, from int64, n int) (old []int64, at int64, err error) {
+	at = from
+	cutoff := millis(now.Add(-r.of(class)))
+	err = d.read(ctx, func(c *sql.Conn) error {
+		err := each(ctx, c, func(found row) error {
+			a := scanAged(found)
+			if a.received > cutoff || len(old) >= n {
+				return errYoung
+			}
+			at = a.seq
+			if a.over(now, r) {
+				old = append(old, a.seq)
+			}
+			return nil
+		}, `WITH c(seq) AS MATERIALIZED (`+classQueries[class]+`) `+agedColumns+` FROM c CROSS JOIN events e ON e.seq = c.seq
+			LEFT JOIN deliveries d ON d.event = e.seq GROUP BY e.seq ORDER BY e.seq`, from, pruneLook)
+		if errors.Is(err, errYoung) {
+			return nil
+		}
+		return err
+	})
+	return old, at, err
 }
 
 // prune deletes those of the events whose retention is still over.
 func (t *tx) prune(now time.Time, r Retention, seqs []int64) (pruned int, err error) {
 	for _, seq := range seqs {
 		var a aged
-		if err := t.query(agedQuery, func(r row) bool { a = scanAged(r); return false }, seq); err != nil {
+		if err := t.query(agedColumns+` FROM events e LEFT JOIN deliveries d ON d.event = e.seq WHERE e.seq = ? GROUP BY e.seq`,
+			func(r row) bool { a = scanAged(r); return false }, seq); err != nil {
 			return pruned, err
 		}
 		if a.seq == 0 || !a.over(now, r) {

@@ -2,25 +2,144 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 )
 
-// space watches the disk.
+// ballastSize is held in a file beside the journal and given up when the disk is truly full, so that there is room for
+// what settling and deleting writes: a full disk must heal by draining.
+const ballastSize = 16 << 20
+
+// earlyStep is how many Delivered events are dropped at a time to make room.
+const earlyStep = 512
+
+// space watches the disk: below the reserve no new events are taken.
 type space struct {
-	path    string
-	reserve int64
-	log     *zap.Logger
-	full    atomic.Bool
-	since   atomic.Pointer[time.Time]
+	dir, ballast string
+	reserve      int64
+	log          *zap.Logger
+	free         func(dir string) (int64, error)
+
+	full  atomic.Bool
+	since atomic.Pointer[time.Time]
 }
 
 func (s *space) init(path string, reserve int64, log *zap.Logger) {
-	s.path, s.reserve, s.log = path, reserve, log
+	*s = space{dir: filepath.Dir(path), ballast: path + ".ballast", reserve: reserve, log: log, free: freeBytes}
 }
 
-func (s *space) exhausted() {}
+// set says whether the journal is full, and logs when that changes.
+func (s *space) set(full bool, free int64) {
+	if s.full.Swap(full) == full {
+		return
+	}
+	if !full {
+		s.log.Info("the journal takes new events again", zap.Int64("free_bytes", free))
+		return
+	}
+	now := time.Now()
+	s.since.Store(&now)
+	s.log.Error("journal full: new events are refused until there is room; deliver or delete, or give it more disk",
+		zap.Int64("free_bytes", free), zap.Int64("reserve_bytes", s.reserve))
+}
 
-func (d *DB) checkSpace(context.Context) {}
+// exhausted says that a write found no room at all.
+func (s *space) exhausted() {
+	s.set(true, 0)
+	if err := os.Remove(s.ballast); err == nil {
+		s.log.Warn("gave up the ballast to make room for settling")
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		s.log.Error("give up the ballast", zap.Error(err))
+	}
+}
+
+// hold makes the ballast, when there is plenty of room for it.
+func (s *space) hold(free int64) {
+	if s.reserve <= 0 || free < s.reserve+2*ballastSize {
+		return
+	}
+	f, err := os.OpenFile(s.ballast, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return
+	}
+	if err == nil {
+		err = errors.Join(allocate(f, ballastSize), f.Close())
+	}
+	if err != nil {
+		s.log.Warn("make the ballast", zap.Error(err), zap.NamedError("removed", os.Remove(s.ballast)))
+	}
+}
+
+// checkSpace compares what is free, on the disk and within the file, with the reserve. When that is too little it drops
+// the oldest Delivered events until there is enough.
+func (d *DB) checkSpace(ctx context.Context) {
+	s := &d.space
+	if s.reserve <= 0 {
+		return
+	}
+	free, err := d.room(ctx)
+	if err != nil {
+		s.log.Warn("look at the disk's free space", zap.Error(err))
+		return
+	}
+	s.set(free < s.reserve, free)
+	if !s.full.Load() {
+		s.hold(free)
+		return
+	}
+	for dropped := 0; free < s.reserve; {
+		n, err := d.dropEarly(ctx, time.Now())
+		if dropped += n; err != nil || n == 0 {
+			s.log.Warn("dropped Delivered events early", zap.Int("events", dropped), zap.Error(err))
+			return
+		}
+		if free, err = d.room(ctx); err != nil {
+			return
+		}
+	}
+	s.set(false, free)
+}
+
+// room is what may still be written: the disk's free bytes, and the file's own free pages.
+func (d *DB) room(ctx context.Context) (int64, error) {
+	free, err := d.space.free(d.space.dir)
+	if err != nil || free >= d.space.reserve {
+		return free, err
+	}
+	err = d.read(ctx, func(c *sql.Conn) error {
+		var pages, size int64
+		if err := c.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages); err != nil {
+			return err
+		}
+		if err := c.QueryRowContext(ctx, "PRAGMA page_size").Scan(&size); err != nil {
+			return err
+		}
+		free += pages * size
+		return nil
+	})
+	return free, err
+}
+
+// dropEarly deletes some of the oldest Delivered events, whatever their retention.
+func (d *DB) dropEarly(ctx context.Context, now time.Time) (int, error) {
+	d.prune.mu.Lock()
+	defer d.prune.mu.Unlock()
+	l := &d.prune.early
+	at := l.at
+	n, err := d.pruneClass(ctx, now, Retention{Delivered: time.Nanosecond}, 0, l, earlyStep)
+	if l.at == at {
+		*l = lap{} // at the end: begin again
+	}
+	if err != nil {
+		return n, fmt.Errorf("drop Delivered events: %w", err)
+	}
+	return n, nil
+}

@@ -124,7 +124,7 @@ func (t *tx) insert(e *entry) (int64, error) {
 		millis(v.Received), state, e.Reason, millis(e.Answered), v.Query, blob(e.headers), blob(e.forwarded), e.sum[:]); err != nil {
 		return 0, fmt.Errorf("insert event: %w", err)
 	}
-	if _, err := t.exec(`INSERT INTO bodies (event, body) VALUES (?, ?)`, seq, bytes(v.Body)); err != nil {
+	if _, err := t.exec(`INSERT INTO bodies (event, body) VALUES (?, ?)`, seq, content(v.Body)); err != nil {
 		return 0, fmt.Errorf("insert body: %w", err)
 	}
 	for i, in := range e.Deliveries {
@@ -141,7 +141,7 @@ func (t *tx) insert(e *entry) (int64, error) {
 	return seq, nil
 }
 
-// blob binds nothing as null, bytes binds it as an empty blob.
+// blob binds nothing as null, content binds it as an empty blob.
 func blob(b []byte) driver.Value {
 	if len(b) == 0 {
 		return nil
@@ -149,7 +149,7 @@ func blob(b []byte) driver.Value {
 	return b
 }
 
-func bytes(b []byte) driver.Value {
+func content(b []byte) driver.Value {
 	if b == nil {
 		return []byte{}
 	}
@@ -341,7 +341,7 @@ func (t *tx) reopened(backend string, seq int64) {
 }
 
 func (t *tx) replaceBody(seq int64, e *entry) error {
-	if _, err := t.exec(`UPDATE bodies SET body = ? WHERE event = ?`, bytes(e.Event.Body), seq); err != nil {
+	if _, err := t.exec(`UPDATE bodies SET body = ? WHERE event = ?`, content(e.Event.Body), seq); err != nil {
 		return fmt.Errorf("replace body: %w", err)
 	}
 	_, err := t.exec(`UPDATE events SET query = ?, headers = ?, forwarded = ?, sha256 = ? WHERE seq = ?`, e.Event.Query,
