@@ -36,7 +36,8 @@ func (g *Gateway) accept(x *exchange, unparsed error) verdict {
 	return g.handle(x, match, plan, fl, unparsed)
 }
 
-// abandon is deferred: when handling an event panics, its repeats must not wait for it for ever.
+// abandon is deferred: when handling an event panics, its repeats must not wait for it for ever, nor others for the
+// memory of its body.
 func (g *Gateway) abandon(x *exchange) {
 	p := recover()
 	if p == nil {
@@ -46,6 +47,7 @@ func (g *Gateway) abandon(x *exchange) {
 		x.flight.decide(fateRefused)
 		g.flights.end(x.event.Key())
 	}
+	x.free()
 	panic(p)
 }
 
@@ -55,6 +57,8 @@ func (g *Gateway) plan(x *exchange, match Match) (plan []planned, ft fate, known
 	defer cancel()
 	k, err := g.journal.Find(ctx, x.event.Key())
 	switch {
+	case err == nil && x.elsewhere && k.State == Delivered:
+		return nil, fateDelivered, true
 	case err == nil:
 		plan, ft = weigh(k, match, x.start, x.DedupeWindow)
 		x.owed = k.owed()

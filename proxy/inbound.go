@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
@@ -27,16 +28,17 @@ const (
 // exchange is one request from Stripe and what is known of it so far.
 type exchange struct {
 	*state
-	w      http.ResponseWriter
-	r      *http.Request
-	start  time.Time // Stripe's clock starts
-	source *source
-	event  *Event
-	free   func() // gives the body's memory back
-	flight *flight
-	inline bool // attempts may be made: the gateway was not stopping when the request came
-	owed   bool // the event is Pending for a backend that this arrival does not call
-	lifted bool // a hold was lifted, because the source gave no 2xx for too long
+	w         http.ResponseWriter
+	r         *http.Request
+	start     time.Time // Stripe's clock starts
+	source    *source
+	event     *Event
+	free      func() // gives the body's memory back
+	flight    *flight
+	inline    bool // attempts may be made: the gateway was not stopping when the request came
+	owed      bool // the event is Pending for a backend that this arrival does not call
+	lifted    bool // a hold was lifted, because the source gave no 2xx for too long
+	elsewhere bool // verified elsewhere, for Accept
 }
 
 // ServeHTTP takes one request from Stripe: the way of an event from top to bottom. A 2xx leaves only under the promise.
@@ -70,9 +72,10 @@ func (g *Gateway) take(x *exchange) verdict {
 }
 
 // Accept takes an event that was verified elsewhere the way that ServeHTTP takes a request. When it returns a nil error,
-// the promise holds for the event.
+// the promise holds for the event. One that every backend has already is a duplicate, however long ago that was: nobody
+// pressed Resend. An event without a Type is taken for one whose body could not be parsed.
 func (g *Gateway) Accept(ctx context.Context, e *Event) (Result, error) {
-	x := &exchange{state: g.state.Load(), start: time.Now(), event: e, free: func() {}}
+	x := &exchange{state: g.state.Load(), start: time.Now(), event: e, free: func() {}, elsewhere: true}
 	x.source = x.byName[e.Source]
 	if x.source == nil {
 		return ResultRefused, fmt.Errorf("accept %s: no source %q", e.ID, e.Source)
@@ -82,7 +85,11 @@ func (g *Gateway) Accept(ctx context.Context, e *Event) (Result, error) {
 	}
 	defer g.enter(x)()
 	defer g.abandon(x)
-	v := g.accept(x, nil)
+	var unparsed error
+	if e.Type == "" {
+		unparsed = errNoType
+	}
+	v := g.accept(x, unparsed)
 	if v.after != nil {
 		v.after(time.Now())
 	}
@@ -92,6 +99,8 @@ func (g *Gateway) Accept(ctx context.Context, e *Event) (Result, error) {
 	}
 	return v.result, nil
 }
+
+var errNoType = errors.New("the event has no type")
 
 // admit finds the source and refuses what needs no look at the body.
 func (g *Gateway) admit(x *exchange) (verdict, bool) {
@@ -132,7 +141,7 @@ func (g *Gateway) read(x *exchange) ([]byte, verdict, bool) {
 			return nil, tryLater("too many bodies at once (limits.body_memory)"), false
 		}
 	}
-	x.free = func() { g.memory.Release(weight) }
+	x.free = sync.OnceFunc(func() { g.memory.Release(weight) })
 	rc := http.NewResponseController(x.w)
 	rc.SetReadDeadline(x.start.Add(x.ReadBody))
 	body, err := readBody(x.r, x.source.MaxBody)
