@@ -120,36 +120,40 @@ func (g *Gateway) drain(ctx context.Context, b *backend) {
 	}
 }
 
-// drainOnce leases up to n deliveries, for which the caller holds slots, and sends them. It returns how many, and when
-// to look again.
-func (g *Gateway) drainOnce(ctx context.Context, b *backend, n int) (sent int, again time.Time) {
+// drainOnce leases up to n deliveries, for which the caller took slots, and sends them. It returns how many there were,
+// and when to look again.
+func (g *Gateway) drainOnce(ctx context.Context, b *backend, n int) (got int, again time.Time) {
 	now := time.Now()
 	ttl := b.target.Load().Timeout + leaseSlack
+	var all []Leased
 	for _, name := range b.names() {
-		leased, next, err := g.journal.Lease(ctx, now, name, n-sent, ttl)
+		leased, next, err := g.journal.Lease(ctx, now, name, n-len(all), ttl)
 		if err != nil {
 			if ctx.Err() == nil {
 				g.log.Error("lease", zap.String(keyBackend, name), zap.Error(err))
 			}
 			next = now.Add(journalRest)
 		}
-		for _, l := range leased {
-			if !g.begin(func() { g.redeliver(b, l, now) }) {
-				b.slots.release(1, true)
-				b.settler <- SettleRelease(l, time.Time{})
-			}
-		}
-		sent += len(leased)
+		all = append(all, leased...)
 		if !next.IsZero() && (again.IsZero() || next.Before(again)) {
 			again = next
 		}
-		if sent == n {
+		if len(all) == n {
 			break
 		}
 	}
-	b.limiter.AllowN(now, sent)
-	b.slots.putBack(n - sent)
-	return sent, again
+	kept := b.slots.keep(len(all))
+	b.limiter.AllowN(now, kept)
+	for i, l := range all {
+		if i < kept && g.begin(func() { g.redeliver(b, l, now) }) {
+			continue
+		}
+		if i < kept {
+			b.slots.release(1, true)
+		}
+		b.settler <- SettleRelease(l, time.Time{})
+	}
+	return len(all), again
 }
 
 // room takes slots for what can be sent to the backend now. When it takes none it says when to look again; the zero

@@ -17,6 +17,7 @@ type slots struct {
 	limit    int // what is allowed now; below max only while the backend recovers
 	used     int // of which drained are by retried deliveries
 	drained  int
+	looking  int // of drained: taken while the drain asks the journal; live attempts take them away
 	lastLive time.Time
 	few      time.Time       // since when the drain has been offered less than a batch
 	waiting  []chan struct{} // live attempts, first come first served; they go before the drain
@@ -56,10 +57,20 @@ func (s *slots) tryAcquire(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastLive = now
-	if len(s.waiting) > 0 || s.used >= s.limit {
+	return len(s.waiting) == 0 && s.take()
+}
+
+// take takes a slot for a live attempt, if need be one that the drain only looks with. The lock is held.
+func (s *slots) take() bool {
+	switch {
+	case s.used < s.limit:
+		s.used++
+	case s.used-s.looking < s.limit:
+		s.looking--
+		s.drained--
+	default:
 		return false
 	}
-	s.used++
 	return true
 }
 
@@ -91,7 +102,21 @@ func (s *slots) drain(n int, now time.Time) (got int, short bool) {
 	s.few = time.Time{}
 	s.used += free
 	s.drained += free
+	s.looking += free
 	return free, false
+}
+
+// keep ends the drain's look: it returns on how many of n leased deliveries there still are slots, and gives back the
+// rest. It wakes nobody: the drain is who asks.
+func (s *slots) keep(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n = min(n, s.looking)
+	s.used -= s.looking - n
+	s.drained -= s.looking - n
+	s.looking = 0
+	s.grant()
+	return n
 }
 
 // draining reports whether retried deliveries hold slots.
@@ -103,15 +128,6 @@ func (s *slots) draining() bool {
 
 // release gives n slots back that nothing was sent on.
 func (s *slots) release(n int, drained bool) { s.done(n, drained, func() {}) }
-
-// putBack gives back n slots that the drain took and had nothing to send on. It wakes nobody: the drain is who asks.
-func (s *slots) putBack(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.used -= n
-	s.drained -= n
-	s.grant()
-}
 
 // succeeded gives a slot back after the backend answered well: while it recovers it is allowed one more.
 func (s *slots) succeeded(drained bool) {
@@ -159,8 +175,7 @@ func (s *slots) resize(n int) {
 
 // grant hands free slots to those who wait. The lock is held.
 func (s *slots) grant() {
-	for len(s.waiting) > 0 && s.used < s.limit {
-		s.used++
+	for len(s.waiting) > 0 && s.take() {
 		close(s.waiting[0])
 		s.waiting = s.waiting[1:]
 	}
@@ -169,5 +184,5 @@ func (s *slots) grant() {
 func (s *slots) state() (used, limit, maximum int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.used, s.limit, s.max
+	return s.used - s.looking, s.limit, s.max
 }
