@@ -237,8 +237,8 @@ const (
 
 func newTarget(name string, c Backend) (*target, error) {
 	u, err := url.Parse(c.URL)
-	if err != nil {
-		return nil, fmt.Errorf("backend %s: url: %w", name, err)
+	if err != nil { // its text would quote the URL, which may hold a password
+		return nil, fmt.Errorf("backend %s: url is not a URL", name)
 	}
 	tc := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}}
 	if c.CAFile != "" {
