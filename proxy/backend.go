@@ -235,7 +235,10 @@ const (
 	maxAnswerHeader  = 64 << 10
 )
 
-func newTarget(name string, c Backend) (*target, error) {
+// dialFunc is net.Dialer.DialContext.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func newTarget(name string, c Backend, dial dialFunc) (*target, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil { // its text would quote the URL, which may hold a password
 		return nil, fmt.Errorf("backend %s: url is not a URL", name)
@@ -251,12 +254,11 @@ func newTarget(name string, c Backend) (*target, error) {
 			return nil, fmt.Errorf("backend %s: ca_file %s: no certificate in it, PEM is expected", name, c.CAFile)
 		}
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	t := &target{Backend: c, url: u, secrets: plain(c.SigningSecrets)}
 	t.transport = &http.Transport{
-		DialContext: dialer.DialContext,
+		DialContext: dial,
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := dialer.DialContext(ctx, network, addr)
+			raw, err := dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}

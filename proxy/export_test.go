@@ -7,9 +7,10 @@ import (
 	"net/url"
 )
 
-// DialWith makes every backend of today's configuration be reached through dial, so that tests can run in a synctest
-// bubble, where loopback sockets do not count as waiting.
+// DialWith makes every backend be reached through dial, so that tests can run in a synctest bubble, where loopback
+// sockets do not count as waiting. It is called before the gateway is used.
 func (g *Gateway) DialWith(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
+	g.dial = dial
 	for _, b := range g.state.Load().backends {
 		b.target.Load().transport.DialContext = dial
 	}

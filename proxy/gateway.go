@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"reflect"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ type Gateway struct {
 	log      *zap.Logger
 	observer Observer
 	keeper   Quarantine // nil: none
+	dial     dialFunc
 
 	state    atomic.Pointer[state]
 	flights  flights
@@ -59,6 +61,7 @@ func New(cfg Config) (*Gateway, error) {
 	cfg = cfg.withDefaults()
 	g := &Gateway{
 		journal: cfg.Journal, log: cfg.Log, observer: cfg.Observer, keeper: cfg.Quarantine,
+		dial:    (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		dropped: newRecent(), diagnose: rate.NewLimiter(2, 10),
 		memory: semaphore.NewWeighted(cfg.BodyMemory), memoryOf: cfg.BodyMemory,
 		stopping: make(chan struct{}), changed: make(chan struct{}, 1),
@@ -128,7 +131,7 @@ func (g *Gateway) target(name string, c Backend) (*target, error) {
 			return t, nil
 		}
 	}
-	return newTarget(name, c)
+	return newTarget(name, c, g.dial)
 }
 
 func (c Config) withDefaults() Config {

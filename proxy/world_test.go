@@ -107,7 +107,6 @@ func (w *world) reload(change func(*proxy.Config)) error {
 	err := w.Reload(cfg)
 	if err == nil {
 		w.cfg = cfg
-		w.DialWith(w.net.dial)
 	}
 	return err
 }
