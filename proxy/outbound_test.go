@@ -640,3 +640,40 @@ func TestTheJournalFailsToLease(t *testing.T) {
 		a.wantCount(t, 20)
 	})
 }
+
+// A drain that waits for the journal must not keep live events from the backend: with nothing to send it would hold
+// every slot for as long as the journal takes to say so.
+func TestALookAtTheJournalTakesNoSlotFromLiveEvents(t *testing.T) {
+	a := &app{do: takes(time.Second)}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, apps{"legacy": a}, legacy(func(b *proxy.Backend) { b.MaxInFlight = 4 }))
+		h := hook(w.journal)
+		w.run()
+		w.storePaused("legacy", 20)
+		h.on("Lease", func() error { time.Sleep(10 * time.Second); return nil })
+		w.resume("legacy")
+		synctest.Wait()
+		start := time.Now()
+		live := w.posted(event("evt_live", "invoice.paid"))
+		asked := w.posted(event("evt_asked", askType))
+		wantAnswer(t, <-live, 200, "")
+		wantAnswer(t, <-asked, 200, "")
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("live events were answered after %v", took)
+		}
+		for i := range 4 {
+			go w.post(event(fmt.Sprintf("evt_live_%d", i), "invoice.paid"))
+		}
+		h.on("Lease", nil)
+		time.Sleep(time.Minute)
+		if got := a.busiest(); got > 4 {
+			t.Errorf("%d at once, want at most max_in_flight", got)
+		}
+		for _, k := range w.journal.All() {
+			if k.State != proxy.Delivered {
+				t.Errorf("%s is %s", k.Event.ID, k.State)
+			}
+		}
+		a.wantCount(t, 20+1+1+4)
+	})
+}
