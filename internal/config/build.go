@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 func (d *decoder) build(doc *document, f *File) {
 	f.Listen, f.Admin, f.TLS, f.Limits = doc.Listen, doc.Admin, doc.TLS, doc.Limits
 	f.JournalLimits, f.Retention, f.ShutdownDelay = doc.JournalLimits, doc.Retention, doc.ShutdownDelay
+	f.StripeIPs, f.Quarantine = d.stripeIPs(doc.StripeIPs), doc.Quarantine
 	f.Proxy = proxy.Config{
 		Sources:        map[string]proxy.Source{},
 		Backends:       map[string]proxy.Backend{},
@@ -74,6 +76,23 @@ func (r *route) route() proxy.Route {
 		out.Fallback = &proxy.Fallback{Status: r.Fallback.Status, Header: http.Header{}, Body: r.Fallback.Body}
 		for name, value := range r.Fallback.Headers {
 			out.Fallback.Header.Set(name, value)
+		}
+	}
+	return out
+}
+
+func (d *decoder) stripeIPs(list []stripeIP) StripeIPs {
+	var out StripeIPs
+	for i, p := range list {
+		switch at := fmt.Sprintf("stripe_ips[%d]", i); {
+		case d.spoiled(at):
+		case !p.IsValid():
+			out.Default = true
+		default:
+			out.Own = append(out.Own, p.Prefix)
+			if p.Bits() == 0 {
+				d.add(d.locate(at), at, Warning, "this is every address: anybody can fill the quarantine, and gets a 2xx until it is full")
+			}
 		}
 	}
 	return out

@@ -40,6 +40,8 @@ type File struct {
 	Limits        Limits
 	Retention     Retention
 	ShutdownDelay time.Duration
+	StripeIPs     StripeIPs
+	Quarantine    Quarantine
 
 	Problems Problems // errors, warnings and hints, in the order of the file
 	Watch    []string // the files that it is made of: itself, those in ${file:...}, certificates and keys
@@ -49,6 +51,12 @@ type File struct {
 type Journal struct {
 	Driver string // "sqlite"
 	Path   string // of the database file
+}
+
+// StripeIPs says which addresses Stripe sends from. The zero value: none are known, and nothing is put into quarantine.
+type StripeIPs struct {
+	Default bool // those of the list that comes with the gateway
+	Own     []netip.Prefix
 }
 
 // maxFile is far above any real file; the YAML parser takes time by the square of the number of keys.
@@ -130,6 +138,8 @@ type document struct {
 	JournalLimits JournalLimits  `yaml:"journal_limits" doc:"Limits of the journal."`
 	Trusted       []netip.Prefix `yaml:"trusted_proxies" doc:"Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* headers are believed."`
 	TLS           TLS            `yaml:"tls" doc:"Serve HTTPS. Both files are read again when they change."`
+	StripeIPs     []stripeIP     `yaml:"stripe_ips" doc:"Addresses and networks that Stripe sends from; default stands for a dated list that comes with the gateway. When set, what comes from there and verifies with no secret is kept in quarantine and answered 2xx, instead of refused."`
+	Quarantine    Quarantine     `yaml:"quarantine" doc:"Bounds of the quarantine. What they leave no room for is answered 400, as without stripe_ips."`
 }
 
 // Admin is the listener for people and monitoring.
@@ -164,6 +174,13 @@ type Retention struct {
 	Failed    time.Duration `yaml:"failed" default:"2160h" doc:"Events that were given up. Until then they can be resent; after it they are gone."`
 	Ignored   time.Duration `yaml:"ignored" default:"24h" doc:"Events that a route with to: [] ignores."`
 	Unrouted  time.Duration `yaml:"unrouted" default:"720h" doc:"Events that no route matches."`
+}
+
+// Quarantine bounds what is kept of requests that come from Stripe's addresses and do not verify.
+type Quarantine struct {
+	MaxBytes int64         `yaml:"max_bytes" default:"64MiB" doc:"Of all that is kept."`
+	MaxAge   time.Duration `yaml:"max_age" default:"720h" doc:"Then a request is dropped for good; it is alerted 7 days before."`
+	Rate     float64       `yaml:"rate" default:"10/s" doc:"At most this many are kept in a time."`
 }
 
 type source struct {

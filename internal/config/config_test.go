@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -254,6 +255,32 @@ routes: [{to: [a, b, c]}]
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("backends (-want +got):\n%s", diff)
+	}
+}
+
+func TestStripeIPs(t *testing.T) {
+	t.Parallel()
+	one, net := netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/32")
+	for src, want := range map[string]StripeIPs{
+		"":                                       {},
+		"stripe_ips:":                            {},
+		"stripe_ips: []":                         {},
+		"stripe_ips: default":                    {Default: true},
+		`stripe_ips: "${NOT_SET:-default}"`:      {Default: true},
+		"stripe_ips: 192.0.2.7":                  {Own: []netip.Prefix{one}},
+		"stripe_ips: [192.0.2.7, 2001:db8::/32]": {Own: []netip.Prefix{one, net}},
+		"stripe_ips: [192.0.2.7, default]":       {Default: true, Own: []netip.Prefix{one}},
+	} {
+		f := parse("routes.yaml", []byte("sources: {main: {path: /a, signing_secrets: [whsec_a]}}\nroutes: [{to: []}]\n"+src), testEnv)
+		if p := f.Problems.errors(); len(p) > 0 {
+			t.Errorf("%s: %v", src, p)
+		}
+		if diff := cmp.Diff(want, f.StripeIPs, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", src, diff)
+		}
+		if bounds := (Quarantine{MaxBytes: 64 << 20, MaxAge: 720 * time.Hour, Rate: 10}); f.Quarantine != bounds {
+			t.Errorf("%s: bounds %+v, want the defaults", src, f.Quarantine)
+		}
 	}
 }
 

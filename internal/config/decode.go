@@ -90,6 +90,11 @@ func (d *decoder) decode(n *node, v reflect.Value, path string) {
 			d.mapping(n, v, path)
 		}
 	case reflect.Slice:
+		if t == reflect.TypeFor[[]stripeIP]() && n.kind == scalar { // stripe_ips: default
+			v.Set(reflect.MakeSlice(t, 1, 1))
+			d.decode(n, v.Index(0), path)
+			return
+		}
 		if d.expect(n, list, t, path) {
 			v.Set(reflect.MakeSlice(t, len(n.list), len(n.list)))
 			for i, item := range n.list {

@@ -35,6 +35,23 @@ var scalarTypes = map[reflect.Type]scalarType{
 	reflect.TypeFor[time.Duration]():     {parse: parseDuration, pattern: `^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`},
 	reflect.TypeFor[proxy.StatusRange](): {parse: parseStatus, json: "integer", pattern: `^[2-5][0-9][0-9](-[2-5][0-9][0-9])?$`},
 	reflect.TypeFor[netip.Prefix]():      {parse: parsePrefix, pattern: `^[0-9a-fA-F.:]+(/[0-9]+)?$`},
+	reflect.TypeFor[stripeIP]():          {parse: parseStripeIP, pattern: `^default$|^[0-9a-fA-F.:]+(/[0-9]+)?$`},
+}
+
+// stripeIP is one element of stripe_ips.
+type stripeIP struct {
+	netip.Prefix // invalid: the list that comes with the gateway
+}
+
+func parseStripeIP(s string) (any, error) {
+	if s == "default" {
+		return stripeIP{}, nil
+	}
+	p, err := parsePrefix(s)
+	if err != nil {
+		return nil, errors.New("must be default, an address or a network, such as 192.0.2.7 or 198.51.100.0/24")
+	}
+	return stripeIP{p.(netip.Prefix)}, nil
 }
 
 func parseBool(s string) (any, error) {

@@ -84,5 +84,9 @@ func annotate(s *jsonschema.Schema, t reflect.Type) {
 			p.Type, p.AnyOf = "", []*jsonschema.Schema{words, {Type: "string", Pattern: reference}}
 		}
 		annotate(p, f.Type)
+		if f.Type == reflect.TypeFor[[]stripeIP]() { // one of them may stand for the list
+			p.AnyOf = []*jsonschema.Schema{{Type: p.Type, Items: p.Items}, p.Items}
+			p.Type, p.Items = "", nil
+		}
 	}
 }

@@ -62,6 +62,9 @@ limits: {connections: "${B}", body_memory: "${C:-1MiB}"}
 backends: {b: {url: "${U}", rate: "${R}", success: {status: [204, "200-299", "${S}"]}}}
 trusted_proxies: ["${P}", 10.0.0.0/8, "::1"]
 `, ""},
+		{"published addresses", minimal + "stripe_ips: default\nquarantine: {rate: 5/m}\n", ""},
+		{"addresses", minimal + "stripe_ips: [default, 192.0.2.0/24, \"${A}\"]\n", ""},
+		{"no address", minimal + "stripe_ips: [stripe.com]\n", "/stripe_ips"},
 		{"answers", strings.Replace(minimal, "to: []", "to: [b], answer: backend, hold_for: 1h30m, livemode: true", 1), ""},
 		{"unknown key", minimal + "retentoin: {}\n", ""},
 		{"unknown key below", minimal + "admin: {tokn: x}\n", "/admin"},
