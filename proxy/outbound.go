@@ -60,6 +60,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 		close(stop)
 	}
 	settlers.Wait()
+	g.mu.Lock() // a reload may still come
+	defer g.mu.Unlock()
 	for _, b := range g.known {
 		b.target.Load().transport.CloseIdleConnections()
 	}
