@@ -64,7 +64,7 @@ type Config struct {
 type Quarantine struct {
 	Options
 	config  atomic.Pointer[Config]
-	limiter *rate.Limiter
+	limiter atomic.Pointer[rate.Limiter]
 	recheck chan struct{} // tells Run that something kept may verify now
 	turn    chan struct{} // holds a token while a recheck is under way
 
@@ -79,7 +79,7 @@ type Quarantine struct {
 // New returns a quarantine over what the store holds already.
 func New(ctx context.Context, o Options) (*Quarantine, error) {
 	q := &Quarantine{
-		Options: o, limiter: rate.NewLimiter(0, 0), said: map[string][]string{},
+		Options: o, said: map[string][]string{},
 		recheck: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	q.config.Store(&Config{})
@@ -96,8 +96,9 @@ func New(ctx context.Context, o Options) (*Quarantine, error) {
 // Use takes a configuration. When it has other secrets than the one before, Run rechecks what is kept.
 func (q *Quarantine) Use(c Config) {
 	old := q.config.Swap(&c)
-	q.limiter.SetLimit(rate.Limit(c.Rate))
-	q.limiter.SetBurst(max(1, int(math.Ceil(c.Rate))))
+	if c.Rate != old.Rate {
+		q.limiter.Store(rate.NewLimiter(rate.Limit(c.Rate), max(1, int(math.Ceil(c.Rate)))))
+	}
 	changed := false
 	q.mu.Lock()
 	for name, s := range c.Sources {
@@ -125,7 +126,7 @@ func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
 	if !c.fromStripe(r.Client) || q.needsAnswer(c, &r) {
 		return false, nil
 	}
-	if !q.limiter.Allow() {
+	if !q.limiter.Load().Allow() {
 		q.alert(&q.sayRate, "quarantine: more requests than quarantine.rate, the rest is answered 400", r.Source)
 		return false, nil
 	}

@@ -1,0 +1,298 @@
+package quarantine
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakwater-gateway/breakwater/internal/stripe"
+	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+func TestStripeIPs(t *testing.T) {
+	t.Parallel()
+	list := StripeIPs()
+	if len(list) != 12 || !slices.Contains(list, netip.MustParsePrefix("54.187.216.72/32")) {
+		t.Errorf("%v", list)
+	}
+	for _, p := range list {
+		if !p.IsSingleIP() || p.Addr().IsPrivate() {
+			t.Errorf("%v is no address of Stripe's", p)
+		}
+	}
+}
+
+func TestKeepFromStripeOnly(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r := request(invoice())
+	if !b.keep(r) {
+		t.Fatal("from Stripe: not kept")
+	}
+	for _, from := range []string{"3.18.12.64", "127.0.0.1", "::1", ""} {
+		r.Client, _ = netip.ParseAddr(from)
+		if b.keep(r) {
+			t.Errorf("from %q: kept", from)
+		}
+	}
+	b.cfg.Addresses = nil
+	b.Use(b.cfg)
+	r.Client = stripeAddr
+	if b.keep(r) {
+		t.Error("without stripe_ips: kept")
+	}
+	if s, err := b.Stats(t.Context()); err != nil || s.On || s.Items != 1 {
+		t.Errorf("%+v, %v; want it off, with the one that is kept", s, err)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		r := request(make([]byte, 1000))
+		b.cfg.MaxBytes, b.cfg.Rate = 3*size(&r), 2
+		b.Use(b.cfg)
+		var got []bool
+		for range 3 {
+			got = append(got, b.keep(r))
+		}
+		if want := []bool{true, true, false}; !slices.Equal(got, want) {
+			t.Errorf("at 2 a second: %v, want %v", got, want)
+		}
+		time.Sleep(time.Second)
+		b.store.fail["Keep"] = errDisk
+		if kept, err := b.Keep(t.Context(), r); kept || !errors.Is(err, errDisk) {
+			t.Errorf("%t, %v; want the store's error", kept, err)
+		}
+		b.store.fail["Keep"] = nil
+		if !b.keep(r) {
+			t.Error("what the store did not take still takes room")
+		}
+		time.Sleep(time.Second)
+		if b.keep(r) {
+			t.Error("full, and kept")
+		}
+		small := request(nil)
+		if b.keep(small) {
+			t.Error("an empty body takes no room")
+		}
+		if n, err := b.Drop(t.Context(), 1, 77); n != 1 || err != nil {
+			t.Errorf("dropped %d, %v", n, err)
+		}
+		time.Sleep(time.Second)
+		if !b.keep(r) {
+			t.Error("room was made, and not kept")
+		}
+		if alerts := b.logs.FilterMessageSnippet("answered 400").Len(); alerts != 2 {
+			t.Errorf("%d alerts, want one for the rate and one for the room", alerts)
+		}
+	})
+}
+
+// A restart knows how much is kept.
+func TestBoundsAfterARestart(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r := request(invoice())
+	b.keep(r)
+	again, err := New(t.Context(), b.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.cfg.MaxBytes = size(&r) + 1
+	again.Use(b.cfg)
+	if kept, err := again.Keep(t.Context(), r); kept || err != nil {
+		t.Errorf("%t, %v; want it full", kept, err)
+	}
+	b.store.fail["Size"] = errDisk
+	if _, err := New(t.Context(), b.Options); !errors.Is(err, errDisk) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Where a 2xx would say more than "kept", nothing is kept.
+func TestKeepNothingThatNeedsAnAnswer(t *testing.T) {
+	t.Parallel()
+	routes := proxy.Routes{
+		{Types: []string{"invoice.created"}, To: []string{"legacy"}, Answer: proxy.AnswerBackend, HoldFor: 24 * time.Hour},
+		{Types: []string{"custom.decision"}, To: []string{"legacy"}, Answer: proxy.AnswerRelay},
+		{Types: []string{"*"}, To: []string{"legacy"}},
+	}
+	now := time.Now()
+	ago := func(d time.Duration) string { return fmt.Sprintf(`,"created":%d`, now.Add(-d).Unix()) }
+	const live, test = `,"livemode":true`, `,"livemode":false`
+	for _, tt := range []struct {
+		typ, rest string
+		silent    time.Duration // without a 2xx to Stripe
+		kept      bool
+	}{
+		{"invoice.paid", live + ago(0), 0, true},
+		{"issuing_authorization.request", live + ago(0), 0, false},
+		{"custom.decision", live + ago(0), 0, false},
+		{"invoice.created", live + ago(0), 0, false},
+		{"invoice.created", live, 0, false},
+		{"invoice.created", live + ago(2*time.Hour), 0, false},
+		{"invoice.created", test + ago(2*time.Hour), 0, true},
+		{"invoice.created", live + ago(25*time.Hour), 0, true},
+		{"invoice.created", live + ago(0), 49 * time.Hour, true},
+		{"", "", 0, true}, // cannot be parsed
+	} {
+		b := newBench(t)
+		b.cfg.Routes = routes
+		b.Use(b.cfg)
+		b.gateway.sources[0].LastAnswered = now.Add(-tt.silent)
+		body := fmt.Sprintf(`{"id":"evt_1","type":%q%s}`, tt.typ, tt.rest)
+		if got := b.keep(request([]byte(body))); got != tt.kept {
+			t.Errorf("%s, %v without a 2xx: kept %t, want %t", body, tt.silent, got, tt.kept)
+		}
+	}
+}
+
+func TestAlertOncePerReasonAndSource(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	alerts := func() int { return b.logs.FilterMessageSnippet("do not verify").Len() }
+	send := func(source, reason string) {
+		r := request(invoice())
+		r.Source, r.Reason = source, reason
+		b.keep(r)
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		want int
+	}{
+		{"the first", func() { send("main", stripe.NoMatch) }, 1},
+		{"one more", func() { send("main", stripe.NoMatch) }, 1},
+		{"another reason", func() { send("main", stripe.TooOld) }, 2},
+		{"another source", func() { send("connect", stripe.NoMatch) }, 3},
+		{"again", func() { send("connect", stripe.NoMatch); send("main", stripe.TooOld) }, 3},
+		{"after another secret was tried", func() { b.use("whsec_typo"); send("main", stripe.NoMatch) }, 4},
+		{"after everything was dropped", func() { b.Drop(t.Context(), 1, 2, 3, 4, 5, 6, 7); send("connect", stripe.NoMatch) }, 5},
+	} {
+		step.do()
+		if got := alerts(); got != step.want {
+			t.Errorf("%s: %d alerts so far, want %d", step.what, got, step.want)
+		}
+	}
+	first := b.logs.FilterMessageSnippet("do not verify").All()[0].ContextMap()
+	if first["source"] != "main" || first["reason"] != "no_match" || first["client"] != "3.18.12.63" || first["diagnosis"] == "" {
+		t.Errorf("the alert says %v", first)
+	}
+	for _, e := range b.logs.All() {
+		if text := fmt.Sprint(e); strings.Contains(text, "whsec_") || strings.Contains(text, "evt_") {
+			t.Errorf("a secret or a body is logged: %s", text)
+		}
+	}
+}
+
+func TestDiagnosis(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 4, 15, 30, 0, 0, time.UTC)
+	body := stripetest.New("invoice.paid", stripetest.Options{}).Body
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, body); err != nil {
+		t.Fatal(err)
+	}
+	var large bytes.Buffer // compact, and too large to be printed anew
+	fmt.Fprintf(&large, `{"id":"evt_1","type":"a","x":%q}`, strings.Repeat("x", maxReindent))
+	c := newBench(t).cfg
+	for _, tt := range []struct {
+		name   string
+		secret string
+		signed []byte
+		ago    time.Duration // when it was signed
+		sent   []byte
+		source string
+		seen   proxy.SourceStatus
+		want   string
+	}{
+		{name: "another source's", secret: other, want: "signed with the secret of source `connect`"},
+		{name: "our clock is behind", secret: known, ago: -412 * time.Second, want: "clock is 412 s behind"},
+		{name: "our clock is ahead", secret: known, ago: 412 * time.Second, want: "clock is 412 s ahead, or the request was held up"},
+		{name: "known by now", secret: known, want: "a secret matches now: recheck releases it"},
+		{name: "printed without blanks", secret: known, sent: compact.Bytes(), want: "body was changed on the way (re-indented JSON verifies)"},
+		{name: "printed with tabs", secret: known, sent: bytes.ReplaceAll(body, []byte("  "), []byte("\t")), want: "re-indented JSON verifies"},
+		{name: "a line break at the end", secret: known, sent: append(slices.Clip(body), '\n'), want: "re-indented JSON verifies"},
+		{name: "sent without blanks, printed with them", secret: known, signed: compact.Bytes(), sent: body, want: "re-indented JSON verifies"},
+		{name: "changed and unknown", secret: rolled, sent: compact.Bytes(), want: "no secret matches: was it rolled?"},
+		{name: "another content", secret: known, sent: bytes.Replace(body, []byte("paid"), []byte("void"), 1), want: "no secret matches"},
+		{name: "not JSON", secret: known, sent: []byte("{"), want: "no secret matches"},
+		{name: "too large to print", secret: known, signed: append(large.Bytes(), ' '), sent: large.Bytes(), want: "no secret matches"},
+		{name: "rolled today", secret: rolled, seen: proxy.SourceStatus{NoMatchSince: now.Add(-87 * time.Minute)},
+			want: "no secret matches since 14:03 UTC: was it rolled?"},
+		{name: "rolled yesterday", secret: rolled, seen: proxy.SourceStatus{NoMatchSince: now.Add(-24 * time.Hour), LastVerified: now.Add(-25 * time.Hour)},
+			want: "no secret matches since 3 March 15:30 UTC: was it rolled?"},
+		{name: "others verify", secret: rolled, seen: proxy.SourceStatus{LastVerified: now.Add(time.Minute), NoMatchSince: now.Add(2 * time.Minute)},
+			want: "no secret matches, but others verified later, at 15:31 UTC"},
+		{name: "no such source", secret: rolled, source: "gone", want: "source `gone` is no longer in routes.yaml"},
+		{name: "a source that is gone, with another's secret", secret: known, source: "gone", want: "signed with the secret of source `main`"},
+	} {
+		signed, sent := body, body
+		if tt.signed != nil {
+			signed = tt.signed
+		}
+		if tt.sent != nil {
+			sent = tt.sent
+		}
+		r := signedWith(tt.secret, signed, now.Add(-tt.ago))
+		r.Body, r.Received, r.Source = sent, now, "main"
+		if tt.source != "" {
+			r.Source = tt.source
+		}
+		if got := diagnose(&c, tt.seen, &r, now); !strings.HasPrefix(got, tt.want) && !(strings.HasPrefix(tt.want, "re-") && strings.Contains(got, tt.want)) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ev := stripetest.New("invoice.paid", stripetest.Options{})
+	const n = 2*pageSize + 3
+	for range n - 1 {
+		b.keep(request([]byte("not JSON")))
+	}
+	b.keep(request(ev.Body))
+	var ids []int64
+	for before := int64(0); ; before = ids[len(ids)-1] {
+		page, err := b.List(t.Context(), before, pageSize+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, item := range page {
+			ids = append(ids, item.ID)
+		}
+	}
+	if len(ids) != n || ids[0] != n || ids[n-1] != 1 || !slices.IsSortedFunc(ids, func(a, b int64) int { return int(b - a) }) {
+		t.Errorf("listed %v, want %d to 1", ids, n)
+	}
+	page, _ := b.List(t.Context(), 0, 1)
+	stored := b.store.items[n-1]
+	want := []Item{{
+		ID: n, Source: "main", Received: stored.Received, Expires: stored.Received.Add(b.cfg.MaxAge), Client: stripeAddr,
+		Reason: stripe.NoMatch, Diagnosis: "no secret matches: was it rolled?", Size: len(ev.Body), EventID: ev.ID, EventType: "invoice.paid",
+	}}
+	if diff := cmp.Diff(want, page, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("newest (-want +got):\n%s", diff)
+	}
+	b.store.fail["List"] = errDisk
+	if _, err := b.List(t.Context(), 0, 0); !errors.Is(err, errDisk) {
+		t.Errorf("got %v", err)
+	}
+}
