@@ -164,6 +164,9 @@ func (b *backend) room(now time.Time) (n int, until time.Time) {
 	if b.paused.Load() {
 		return 0, time.Time{}
 	}
+	if len(b.settler) > cap(b.settler)/2 { // the journal settles slowly, or nothing: send no more
+		return 0, now.Add(batchWait)
+	}
 	br := b.breaker.Load()
 	if at := br.reopens(); !at.IsZero() {
 		return 0, at
@@ -296,7 +299,7 @@ func (g *Gateway) settle(b *backend, stop <-chan struct{}) {
 				break more
 			}
 		}
-		g.settleAll(b, batch, stop)
+		g.settleAll(b, batch)
 		for _, s := range batch {
 			if s.State == Pending {
 				b.dueAt(s.Due)
@@ -307,7 +310,7 @@ func (g *Gateway) settle(b *backend, stop <-chan struct{}) {
 
 // settleAll tries until the journal takes the batch; when the gateway stops it tries once more only. What stays
 // unsettled is sent again when its lease ends: at least once.
-func (g *Gateway) settleAll(b *backend, batch []Settlement, stop <-chan struct{}) {
+func (g *Gateway) settleAll(b *backend, batch []Settlement) {
 	for {
 		err := g.journal.Settle(context.Background(), time.Now(), batch...)
 		switch {
@@ -319,7 +322,7 @@ func (g *Gateway) settleAll(b *backend, batch []Settlement, stop <-chan struct{}
 		}
 		g.log.Error("settle: trying again", zap.String(keyBackend, b.name), zap.Int("deliveries", len(batch)), zap.Error(err))
 		select {
-		case <-stop:
+		case <-g.stopping:
 			return
 		case <-time.After(journalRest):
 		}
