@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -86,6 +87,10 @@ func TestTheJournalRefusesWhileAnAttemptRuns(t *testing.T) {
 					t.Errorf("results = %v", n)
 				}
 				h.on("Append", nil)
+				if got := w.post(event("evt_1", "invoice.paid")); got.Code != 503 { // the attempt still runs
+					t.Errorf("a repeat was answered %d %s", got.Code, got.Body)
+				}
+				a.wantCount(t, 1)
 				time.Sleep(15 * time.Second)
 				if d := w.delivery("evt_1", "legacy"); d.State != c.state || d.Attempts != 1 || d.Token != 0 {
 					t.Errorf("%+v, want the final result", d)
@@ -115,6 +120,39 @@ func TestTheJournalRefusesTheFinalResultToo(t *testing.T) {
 		a.then(nil)
 		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, "") // Stripe's retry: at least once
 		a.wantCount(t, 2)
+	})
+}
+
+// The result of an inline attempt that cannot be settled is found out again when its claim ends: at least once.
+func TestTheJournalDoesNotTakeALateResult(t *testing.T) {
+	a := &app{do: takes(10 * time.Second)}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, apps{"legacy": a}, nil)
+		h := hook(w.journal)
+		h.fail("Settle", errDisk)
+		w.run()
+		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, says("stored", "evt_1"))
+		time.Sleep(20 * time.Second)
+		h.on("Settle", nil)
+		w.wantState("evt_1", proxy.Pending)
+		time.Sleep(time.Minute)
+		w.wantState("evt_1", proxy.Delivered)
+		a.wantCount(t, 2)
+	})
+}
+
+// An attempt belongs to the gateway, not to the request that brought the event.
+func TestStripeHangsUp(t *testing.T) {
+	a := &app{do: takes(3 * time.Second)}
+	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		do(w, signed(event("evt_1", "invoice.paid")).WithContext(ctx))
+		w.wantState("evt_1", proxy.Delivered)
+		if k := w.known("evt_1"); !k.Answered.IsZero() {
+			t.Error("taken for answered")
+		}
+		a.wantCount(t, 1)
 	})
 }
 

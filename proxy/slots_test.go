@@ -1,0 +1,123 @@
+package proxy
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// Whatever happens in whatever order, no more slots are in use than there were when they were taken, every slot comes
+// back, and the drain holds none of them against a live attempt while it only looks.
+func TestSlotsNeitherLeakNorOverflow(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		maximum := rapid.IntRange(1, 20).Draw(t, "max")
+		s := newSlots(maximum, func() {})
+		now := time.Unix(1000, 0)
+		live, drained, looking := 0, 0, 0
+		end := func(drain bool, held *int, how func(bool)) {
+			if *held > 0 {
+				how(drain)
+				*held--
+			}
+		}
+		nothing := func(drain bool) { s.release(1, drain) }
+		t.Repeat(map[string]func(*rapid.T){
+			"live": func(t *rapid.T) {
+				used := s.used - s.looking
+				got := s.tryAcquire(now)
+				if want := used < s.limit; got != want {
+					t.Fatalf("a live attempt got a slot: %v, with %d of %d in use", got, used, s.limit)
+				}
+				if got {
+					live++
+				}
+			},
+			"look": func(t *rapid.T) {
+				if looking > 0 {
+					return
+				}
+				n := rapid.IntRange(1, 300).Draw(t, "n")
+				got, _ := s.drain(n, now)
+				if got > n || drained+got > max(1, s.limit/2) && now.Sub(s.lastLive) < liveWindow && got > 0 {
+					t.Fatalf("the drain got %d for %d, with %d already, of %d", got, n, drained, s.limit)
+				}
+				looking = got
+			},
+			"keep": func(t *rapid.T) {
+				if looking == 0 {
+					return
+				}
+				n := rapid.IntRange(0, looking).Draw(t, "leased")
+				kept := s.keep(n)
+				if kept > n {
+					t.Fatalf("kept %d of %d", kept, n)
+				}
+				drained, looking = drained+kept, 0
+			},
+			"live ends well":  func(*rapid.T) { end(false, &live, s.succeeded) },
+			"live fails":      func(*rapid.T) { end(false, &live, s.failed) },
+			"live unsent":     func(*rapid.T) { end(false, &live, nothing) },
+			"retry ends well": func(*rapid.T) { end(true, &drained, s.succeeded) },
+			"retry fails":     func(*rapid.T) { end(true, &drained, s.failed) },
+			"retry unsent":    func(*rapid.T) { end(true, &drained, nothing) },
+			"time passes": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(1, 2000).Draw(t, "ms")) * time.Millisecond)
+			},
+			"breaker closes": func(*rapid.T) { s.recovering(); s.limit = 1 },
+			"resize": func(t *rapid.T) {
+				maximum = rapid.IntRange(1, 20).Draw(t, "max")
+				s.resize(maximum)
+			},
+			"": func(t *rapid.T) {
+				if s.used-s.looking != live+drained || s.drained-s.looking != drained || s.looking < 0 || s.looking > looking {
+					t.Fatalf("used %d, drained %d, looking %d; want %d live, %d drained, at most %d looking", s.used, s.drained, s.looking, live, drained, looking)
+				}
+				if s.limit < 1 || s.limit > s.max || s.max != maximum {
+					t.Fatalf("limit %d, max %d, want %d", s.limit, s.max, maximum)
+				}
+			},
+		})
+	})
+}
+
+func TestThoseWhoWaitForASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(1, func() {})
+		if !s.tryAcquire(time.Now()) {
+			t.Fatal("no slot")
+		}
+		order := make(chan int, 3)
+		for i := range 3 {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				if s.acquire(ctx, time.Now()) {
+					order <- i
+				}
+			}()
+			synctest.Wait()
+		}
+		if n, _ := s.drain(1, time.Now()); n != 0 {
+			t.Error("the drain went before those who wait")
+		}
+		for want := range 2 {
+			time.Sleep(100 * time.Millisecond)
+			s.release(1, false)
+			if got := <-order; got != want {
+				t.Errorf("slot %d went to %d: first come, first served", want, got)
+			}
+		}
+		if s.tryAcquire(time.Now()) {
+			t.Error("somebody passed the one who waits")
+		}
+		time.Sleep(time.Second) // the third gives up
+		s.release(1, false)
+		if len(order) != 0 || len(s.waiting) != 0 || !s.tryAcquire(time.Now()) {
+			t.Error("a slot was lost to one who had given up")
+		}
+	})
+}
