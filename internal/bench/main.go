@@ -33,6 +33,8 @@ type options struct {
 	bin         string
 	dir         string
 	json        bool
+	quiet       float64 // share of the machine's CPU that others may use; above it a measurement is made again
+	client      string
 }
 
 func main() {
@@ -63,7 +65,12 @@ func command(ctx context.Context, args []string) error {
 	f.StringVar(&o.bin, "bin", "", "gateway to measure (default: built from this module)")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "folder on a real disk, for journals and logs")
 	f.BoolVar(&o.json, "json", false, "print JSON")
+	f.Float64Var(&o.quiet, "quiet", 1, "on a machine that others use: measure when they take less than this share of its CPU, such as 0.05")
+	f.StringVar(&o.client, "client", clientRaw, "of the load: "+clientRaw+" costs little, "+clientNetHTTP+" about as much as what is measured")
 	_ = f.Parse(args)
+	if o.client != clientRaw && o.client != clientNetHTTP {
+		return fmt.Errorf("-client must be %s or %s", clientRaw, clientNetHTTP)
+	}
 	if o.passes < 1 || o.drain < 2*milestone || o.backlog != 0 && o.backlog/100 < 2*milestone {
 		return fmt.Errorf("-passes must be at least 1, -drain at least %d, -backlog 0 or at least %d", 2*milestone, 200*milestone)
 	}

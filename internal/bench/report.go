@@ -52,13 +52,6 @@ func (r *report) fault(letter, format string, a ...any) {
 	r.Faults = append(r.Faults, "("+letter+") "+fmt.Sprintf(format, a...))
 }
 
-func (r *report) add(letter string, s sample) {
-	r.Live[letter] = append(r.Live[letter], s)
-	for _, text := range s.faults() {
-		r.fault(letter, "%s", text)
-	}
-}
-
 // audit compares what was answered with what the gateway and the backend say.
 func (r *report) audit(letter string, s sample, g *gateway, backend string) error {
 	m, err := g.metrics()
@@ -173,9 +166,9 @@ func (r *report) judge() {
 
 func (r *report) print(w io.Writer) {
 	o := r.options
-	fmt.Fprintf(w, "%s. %d connections, %d x %v each, medians.\n\n", r.Machine, o.connections, o.passes, o.duration)
+	fmt.Fprintf(w, "%s. %d connections, %d x %v each, medians, client of the load: %s.\n\n", r.Machine, o.connections, o.passes, o.duration, o.client)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "\tevents/s\tratio\tp50 ms\tp99 ms\tp99.9 ms\tCPU us/event\tpeak RSS MiB\tothers\t\n")
+	fmt.Fprint(t, "\tevents/s\tratio\tp50 ms\tp99 ms\tp99.9 ms\tCPU us/event\tload us/event\tpeak RSS MiB\tothers\t\n")
 	for _, v := range variants {
 		s := r.Live[v.letter]
 		if len(s) == 0 {
@@ -187,10 +180,10 @@ func (r *report) print(w io.Writer) {
 			ratio = fmt.Sprintf("%.2f of (%s)", r.ratio(v.letter, against), against)
 		}
 		m := func(f func(sample) float64) float64 { return median(each(s, f)) }
-		fmt.Fprintf(t, "(%s) %s\t%.0f\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.0f\t%.0f %%\t\n", v.letter, pad(v.name), m(perSecond), ratio,
+		fmt.Fprintf(t, "(%s) %s\t%.0f\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.0f\t%.0f %%\t\n", v.letter, pad(v.name), m(perSecond), ratio,
 			m(func(s sample) float64 { return s.P50 }), m(func(s sample) float64 { return s.P99 }),
 			m(func(s sample) float64 { return s.P999 }), m(func(s sample) float64 { return s.CPU }),
-			most(each(s, samplePeak))/(1<<20), 100*m(others))
+			m(func(s sample) float64 { return s.LoadCPU }), most(each(s, samplePeak))/(1<<20), 100*m(others))
 	}
 	for _, row := range []struct {
 		name string
@@ -200,7 +193,7 @@ func (r *report) print(w io.Writer) {
 			continue
 		}
 		name := fmt.Sprintf("%s, %d of %d", row.name, row.d[0].Events, row.d[0].Backlog)
-		fmt.Fprintf(t, "(f) %s\t%.0f\t\t\t\t\t%.1f\t%.0f\t\t\n", pad(name), median(each(row.d, drainRate)),
+		fmt.Fprintf(t, "(f) %s\t%.0f\t\t\t\t\t%.1f\t\t%.0f\t\t\n", pad(name), median(each(row.d, drainRate)),
 			median(each(row.d, drainCPU)), most(each(row.d, drainPeak))/(1<<20))
 	}
 	_ = t.Flush()
