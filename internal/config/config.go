@@ -45,6 +45,8 @@ type File struct {
 
 	Problems Problems // errors, warnings and hints, in the order of the file
 	Watch    []string // the files that it is made of: itself, those in ${file:...}, certificates and keys
+
+	doc document
 }
 
 // Journal says where events are kept.
@@ -93,6 +95,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 		var doc document
 		d.decode(root, reflect.ValueOf(&doc).Elem(), "")
 		d.build(&doc, f)
+		f.doc = doc
 	}
 	f.Problems = d.report(path, src)
 	for _, name := range d.read {
