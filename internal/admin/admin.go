@@ -1,9 +1,10 @@
-// Package admin is what operators and their tools ask: probes, metrics and the JSON API.
+// Package admin is what operators and their tools ask: probes, metrics, the JSON API with its client, and the web page.
 //
-// Who may ask: /livez and /readyz are open, they tell nothing. Everything else needs the bearer token where one is set.
-// Where none is set, the listener must be on loopback (package config sees to it), and a request must name a loopback
-// host, so that a web page which points its own name at 127.0.0.1 gets nothing. A browser's request from another site
-// that would change something is refused either way. No answer holds a signing secret, a token or a backend's headers.
+// Who may ask: /livez, /readyz and what it takes to sign in are open, they tell nothing. Everything else needs the bearer
+// token, or the session that a browser got for it, where one is set. Where none is set, the listener must be on loopback
+// (package config sees to it), and a request must name a loopback host, so that a web page which points its own name at
+// 127.0.0.1 gets nothing. A browser's request from another site that would change something is refused either way. No
+// answer holds a signing secret, a token or a backend's headers. Each change leaves a row in the audit trail.
 package admin
 
 import (
@@ -15,67 +16,126 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 // Reader reads what the journal holds. Unknown events are proxy.ErrNotFound.
 type Reader interface {
-	// Events returns the events that f chooses, newest first. A rare filter may end a call before f.Limit is reached:
-	// next is then, as always while there may be more, what to put into f.Before to go on; 0 at the end.
-	Events(ctx context.Context, f proxy.Filter) (found []proxy.Known, next int64, err error)
-	// Event returns one event with its attempts, oldest first. A first attempt that succeeded has no row of its own.
+	// Events returns a page of the events that f chooses, in bounded time.
+	Events(ctx context.Context, f proxy.Filter) (proxy.Page, error)
+	// Count counts all the events that f chooses; ctx bounds how long it takes.
+	Count(ctx context.Context, f proxy.Filter) (int64, error)
+	// Event returns one event with its attempts, oldest first within a backend.
 	Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error)
 	// Lookup returns every event with Stripe's id, over all sources.
 	Lookup(ctx context.Context, id string) ([]proxy.Known, error)
 	// Body returns the bytes that Stripe sent.
 	Body(ctx context.Context, seq int64) ([]byte, error)
+	// Totals counts deliveries by backend and state, from counters.
+	Totals(ctx context.Context) ([]proxy.Total, error)
+}
+
+// Journal is what the API asks of a database.
+type Journal interface {
+	Reader
+	jobStore
+	// Notes returns the notes whose keys begin with prefix, by key.
+	Notes(ctx context.Context, prefix string) (map[string]string, error)
+	// SetNote puts a note on stable storage. An empty value is no note.
+	SetNote(ctx context.Context, key, value string) error
+	// Audit puts a row into the trail of changes.
+	Audit(ctx context.Context, at time.Time, actor, action, detail string) error
+	// AuditTrail returns the newest rows, newest first.
+	AuditTrail(ctx context.Context, limit int) ([]proxy.AuditEntry, error)
+	// Backup copies the database, as it is at one moment, to a file that must not be there yet.
+	Backup(ctx context.Context, path string, progress func(done, total int64)) error
 }
 
 // Gateway is what the API needs of a proxy.Gateway.
 type Gateway interface {
 	Resend(ctx context.Context, k proxy.Known, backends ...string) ([]proxy.Resent, error)
 	Why(source string, d proxy.Delivery, now time.Time) string
+	Backends() []proxy.BackendStatus
+	Pause(backend string) error
+	Resume(backend string) error
 }
 
-// Options are what New needs; all but Log are required, and Token where the listener is not on loopback.
+// Options are what New needs; all but Quarantine and Log are required, and Token where the listener is not on loopback.
 type Options struct {
-	Journal Reader
-	Gateway Gateway
-	Ready   func(context.Context) error // nil: events can be taken
-	Reload  func() ([]string, error)    // loads the configuration again; notes on what needs a restart
-	Metrics http.Handler
-	Token   proxy.Secret
-	Version string
-	Log     *zap.Logger
+	Journal    Journal
+	Gateway    Gateway
+	Sources    func() []proxy.SourceStatus
+	Match      func(*proxy.Event) proxy.Match // where today's routes send an event
+	Feed       *Feed                          // one of the Gateway's Observers
+	Quarantine Quarantine                     // nil: there is none
+	Ready      func(context.Context) error    // nil: events can be taken
+	Config     func() Configuration           // what is at work
+	Reload     func() ([]string, error)       // loads the configuration again; notes on what needs a restart
+	Metrics    http.Handler
+	Token      proxy.Secret
+	Version    string
+	Log        *zap.Logger
 }
 
-type api struct{ Options }
+// Server serves the admin listener. Run has its jobs done.
+type Server struct {
+	http.Handler
+	api *api
+}
 
-// New returns the handler of the admin listener.
-func New(o Options) http.Handler {
+type api struct {
+	Options
+	jobs     *jobs
+	pace     *rate.Limiter // of bulk resends, in events
+	sessions *sessions
+	tries    *tries
+}
+
+// resendRate bounds how many events a second bulk resends ask the journal for, all together. How fast they are delivered
+// is the backends' max_in_flight and rate.
+const resendRate = 500
+
+// New returns the admin listener's server.
+func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	a := &api{o}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", a.index)
-	mux.Handle("GET /metrics", o.Metrics)
-
-	config := huma.DefaultConfig("Breakwater", o.Version)
-	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
-	config.Info.Description = "What the gateway holds and does. Errors are problem details (RFC 9457)."
-	if o.Token != "" {
-		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
-		config.Security = []map[string][]string{{"token": {}}}
+	a := &api{
+		Options: o, jobs: newJobs(o.Journal, o.Log), pace: rate.NewLimiter(resendRate, resendAtOnce),
+		sessions: newSessions(), tries: newTries(),
 	}
-	a.register(humago.New(mux, config))
+	a.jobs.kinds = map[string]func(context.Context, *task) error{kindResend: a.resendAll, kindBackup: a.backup}
+	mux := http.NewServeMux()
+	a.pages(mux)
+	mux.Handle("GET /metrics", o.Metrics)
+	mux.HandleFunc("POST "+loginPath, a.login)
+	mux.HandleFunc("POST /logout", a.logout)
+	a.register(humago.New(mux, a.document()))
 
 	open := http.NewServeMux()
 	open.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	open.HandleFunc("GET /readyz", a.readyz)
 	open.Handle("/", a.guard(problems(mux)))
-	return headers(open)
+	return &Server{Handler: headers(open), api: a}
+}
+
+// Run takes up the jobs that were not done when the gateway last stopped, and does new ones, until ctx ends.
+func (s *Server) Run(ctx context.Context) error { return s.api.jobs.run(ctx) }
+
+func (a *api) document() huma.Config {
+	config := huma.DefaultConfig("Breakwater", a.Version)
+	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
+	config.Info.Description = "What the gateway holds and does. Errors are problem details (RFC 9457)."
+	if a.Token != "" {
+		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+			"token":   {Type: "http", Scheme: "bearer"},
+			"session": {Type: "apiKey", In: "cookie", Name: sessionCookie},
+		}
+		config.Security = []map[string][]string{{"token": {}}, {"session": {}}}
+	}
+	return config
 }
 
 func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
@@ -84,20 +144,4 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ok")
-}
-
-func (a *api) index(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintf(w, `Breakwater %s
-
-/livez                            the process runs
-/readyz                           events can be taken
-/metrics                          for Prometheus
-/openapi.json                     the API in full
-/api/v1/events                    what Stripe sent, newest first; ?state=failed, ?type=invoice.*, ?q=in_...
-/api/v1/events/{id}               one event with its deliveries; {id} is evt_... or seq:N
-/api/v1/events/{id}/body          its body, byte for byte
-POST /api/v1/events/{id}/resend   deliver it again
-POST /api/v1/reload               load routes.yaml again
-`, a.Version)
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,92 +15,42 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-func (a *api) register(h huma.API) {
-	huma.Register(h, huma.Operation{
-		OperationID: "list-events", Method: http.MethodGet, Path: "/api/v1/events", Summary: "List events, newest first",
-	}, a.listEvents)
-	huma.Register(h, huma.Operation{
-		OperationID: "get-event", Method: http.MethodGet, Path: "/api/v1/events/{id}",
-		Summary: "Get an event with its deliveries and attempts",
-	}, a.getEvent)
-	huma.Register(h, huma.Operation{
-		OperationID: "get-event-body", Method: http.MethodGet, Path: "/api/v1/events/{id}/body",
-		Summary: "Get the bytes that Stripe sent",
-	}, a.getBody)
-	huma.Register(h, huma.Operation{
-		OperationID: "resend-event", Method: http.MethodPost, Path: "/api/v1/events/{id}/resend",
-		Summary:     "Deliver an event again",
-		Description: "To the backends named, else to those it was delivered to, else to those that today's routes choose.",
-	}, a.resend)
-	huma.Register(h, huma.Operation{
-		OperationID: "reload", Method: http.MethodPost, Path: "/api/v1/reload", Summary: "Load routes.yaml again",
-		Description: "With a fault in the file (422), what runs stays as it is.",
-	}, a.reload)
-}
-
 type listInput struct {
-	State   string    `query:"state" enum:"pending,delivered,failed,ignored"`
-	Type    string    `query:"type" doc:"Glob: * matches any run of characters"`
-	Backend string    `query:"backend"`
-	Source  string    `query:"source"`
-	Account string    `query:"account"`
-	Object  string    `query:"object" doc:"Id of the object that the event is about"`
-	Since   time.Time `query:"since" doc:"Received at or after"`
-	Until   time.Time `query:"until" doc:"Received before"`
-	Q       string    `query:"q" doc:"An event's id, an account, an object's id or a type, told apart by how it looks"`
-	Cursor  string    `query:"cursor" doc:"next of the answer before"`
-	Limit   int       `query:"limit" minimum:"1" maximum:"500" default:"50"`
+	Filter
+	Cursor string `query:"cursor" doc:"next of the answer before"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"50"`
 }
 
-type listOutput struct {
-	Body struct {
-		Events []Event `json:"events"`
-		Next   string  `json:"next" doc:"Cursor of what follows; empty at the end. A page may be short, even empty, before the end"`
-	}
+// EventList is a part of a list of events, newest first.
+type EventList struct {
+	Events   []Event `json:"events" nullable:"false"`
+	Next     string  `json:"next" doc:"Cursor of what follows; empty at the end. A page may be short, even empty, before the end"`
+	LookedTo Time    `json:"looked_to" doc:"When a search took too long for one page: what was received since then was looked at, next goes on"`
 }
+
+type listOutput struct{ Body EventList }
 
 func (a *api) listEvents(ctx context.Context, in *listInput) (*listOutput, error) {
-	before, err := parseCursor(in.Cursor)
-	if err != nil {
-		return nil, huma.Error422UnprocessableEntity(err.Error(), &huma.ErrorDetail{Location: "query.cursor", Message: err.Error()})
+	f := in.choose()
+	f.Limit = in.Limit
+	var err error
+	if f.Before, err = parseCursor(in.Cursor); err != nil {
+		return nil, badCursor(err)
 	}
-	f := proxy.Filter{
-		State: proxy.State(in.State), Type: in.Type, Backend: in.Backend, Source: in.Source, Account: in.Account,
-		Object: in.Object, Since: in.Since, Until: in.Until, Before: before, Limit: in.Limit,
-	}
-	if in.Q != "" {
-		field := queried(&f, in.Q)
-		if *field != "" && *field != in.Q {
-			return nil, huma.Error422UnprocessableEntity("q asks for the same as another parameter: give one of them")
-		}
-		*field = in.Q
-	}
-	found, next, err := a.Journal.Events(ctx, f)
+	page, err := a.Journal.Events(ctx, f)
 	if err != nil {
 		return nil, a.fail("list events", err)
 	}
-	out := new(listOutput)
-	out.Body.Events = make([]Event, len(found))
-	out.Body.Next = cursor(next).String()
+	out := EventList{Events: make([]Event, len(page.Events)), Next: cursor(page.Next).String(), LookedTo: Time{page.LookedTo}}
 	now := time.Now()
-	for i, k := range found {
-		out.Body.Events[i] = a.event(k, now)
+	for i, k := range page.Events {
+		out.Events[i] = a.event(k, now)
 	}
-	return out, nil
+	return &listOutput{out}, nil
 }
 
-// queried returns the field of f that q must be meant for.
-func queried(f *proxy.Filter, q string) *string {
-	switch {
-	case strings.HasPrefix(q, "evt_"), strings.HasPrefix(q, "sha256:"):
-		return &f.ID
-	case strings.HasPrefix(q, "acct_"):
-		return &f.Account
-	case strings.ContainsAny(q, ".*"):
-		return &f.Type
-	default:
-		return &f.Object
-	}
+func badCursor(err error) error {
+	return huma.Error422UnprocessableEntity(err.Error(), &huma.ErrorDetail{Location: "query.cursor", Message: err.Error()})
 }
 
 type eventInput struct {
@@ -114,9 +64,43 @@ func (a *api) getEvent(ctx context.Context, in *eventInput) (*eventOutput, error
 	if err != nil {
 		return nil, err
 	}
-	return &eventOutput{Body: EventDetail{
-		Event: a.event(k, time.Now()), AnsweredAt: timestamp(k.Answered), Attempts: wireAttempts(attempts),
-	}}, nil
+	return &eventOutput{a.detail(ctx, k, attempts)}, nil
+}
+
+func (a *api) detail(ctx context.Context, k proxy.Known, attempts []proxy.Attempt) EventDetail {
+	d := EventDetail{Event: a.event(k, time.Now()), AnsweredAt: Time{k.Answered}, Attempts: make([]Attempt, len(attempts))}
+	for i, t := range attempts {
+		d.Attempts[i] = wireAttempt(t)
+	}
+	for i := range d.Deliveries { // the last attempt says more than its class
+		w := &d.Deliveries[i]
+		last := slices.IndexFunc(attempts, func(t proxy.Attempt) bool {
+			return t.Backend == w.Backend && t.Turn == w.Turn && t.N == w.Attempts
+		})
+		if last >= 0 && w.LastError != "" {
+			w.Hint = d.Attempts[last].Hint
+		}
+	}
+	if k.Event.Object != "" {
+		a.countSiblings(ctx, k, &d)
+	}
+	return d
+}
+
+// countSiblings counts the events of the same object. Without the figures the event is still worth showing.
+func (a *api) countSiblings(ctx context.Context, k proxy.Known, d *EventDetail) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	same := proxy.Filter{Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account}
+	n, err := a.Journal.Count(ctx, same)
+	if err == nil {
+		d.OtherEvents = max(0, n-1)
+		same.State, same.Since = proxy.Delivered, k.Event.Received.Add(time.Millisecond)
+		d.NewerDelivered, err = a.Journal.Count(ctx, same)
+	}
+	if err != nil {
+		a.Log.Warn("events of the same object were not counted", zap.Error(err))
+	}
 }
 
 type bodyOutput struct {
@@ -142,20 +126,24 @@ func (a *api) getBody(ctx context.Context, in *eventInput) (*bodyOutput, error) 
 	}, nil
 }
 
-type resendInput struct {
-	ID   string `path:"id" maxLength:"300" doc:"evt_..., or seq:N"`
-	Body *struct {
-		Backends []string `json:"backends,omitempty" maxItems:"100"`
-	}
+// ResendRequest says which backends an event is to be delivered to again.
+type ResendRequest struct {
+	Backends []string `json:"backends,omitempty" maxItems:"100" nullable:"false"`
 }
 
-type resendOutput struct {
-	Body struct {
-		Seq        int64    `json:"seq"`
-		ID         string   `json:"id"`
-		Deliveries []Resent `json:"deliveries"`
-	}
+type resendInput struct {
+	ID   string `path:"id" maxLength:"300" doc:"evt_..., or seq:N"`
+	Body *ResendRequest
 }
+
+// ResendResult says what a resend did.
+type ResendResult struct {
+	Seq        int64    `json:"seq"`
+	ID         string   `json:"id"`
+	Deliveries []Resent `json:"deliveries" nullable:"false"`
+}
+
+type resendOutput struct{ Body ResendResult }
 
 // Resent says what a resend did for one backend.
 type Resent struct {
@@ -180,29 +168,14 @@ func (a *api) resend(ctx context.Context, in *resendInput) (*resendOutput, error
 	if err != nil {
 		return nil, a.fail("resend", err)
 	}
-	a.Log.Info("resend asked for", zap.String("event_id", k.Event.ID), zap.Int64("seq", k.Event.Seq), zap.Int("deliveries", len(done)))
-	out := new(resendOutput)
-	out.Body.Seq, out.Body.ID, out.Body.Deliveries = k.Event.Seq, k.Event.ID, make([]Resent, len(done))
+	out := ResendResult{Seq: k.Event.Seq, ID: k.Event.ID, Deliveries: make([]Resent, len(done))}
+	var names []string
 	for i, r := range done {
-		out.Body.Deliveries[i] = Resent(r)
+		out.Deliveries[i] = Resent(r)
+		names = append(names, r.Backend)
 	}
-	return out, nil
-}
-
-type reloadOutput struct {
-	Body struct {
-		Notes []string `json:"notes" doc:"What was changed in the file but needs a restart"`
-	}
-}
-
-func (a *api) reload(_ context.Context, _ *struct{}) (*reloadOutput, error) {
-	notes, err := a.Reload()
-	if err != nil {
-		return nil, huma.Error422UnprocessableEntity("the configuration was not taken, the old one stays: " + err.Error())
-	}
-	out := new(reloadOutput)
-	out.Body.Notes = append([]string{}, notes...)
-	return out, nil
+	a.audit(ctx, "resend", fmt.Sprintf("%s (seq:%d) to %s", k.Event.ID, k.Event.Seq, strings.Join(names, ", ")))
+	return &resendOutput{out}, nil
 }
 
 // one finds the event that id names: seq:N, or Stripe's id where only one event has it.

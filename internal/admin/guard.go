@@ -1,12 +1,11 @@
 package admin
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -14,29 +13,51 @@ import (
 
 // guard lets through who may ask; the package's doc says who that is.
 func (a *api) guard(next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte(a.Token))
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		actor, ok := "", false
 		if a.Token == "" {
 			if !loopback(r.Host) {
 				problem(w, http.StatusMisdirectedRequest, "without a token only loopback names are answered: set admin.token")
 				return
 			}
-		} else {
-			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			got := sha256.Sum256([]byte(token))
-			if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-				w.Header().Set("WWW-Authenticate", `Bearer realm="breakwater"`)
-				problem(w, http.StatusUnauthorized, "the admin token is needed: Authorization: Bearer ...")
-				return
-			}
+			actor = "loopback"
+		} else if actor, ok = a.known(w, r); !ok {
+			return
 		}
 		if err := crossOrigin.Check(r); err != nil {
 			problem(w, http.StatusForbidden, "a page of another site may not do this")
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, as(r, actor))
 	})
+}
+
+// known says who makes a request to a listener with a token. It has answered those who may not.
+func (a *api) known(w http.ResponseWriter, r *http.Request) (actor string, ok bool) {
+	if actor, ok := a.sessions.actor(r); ok {
+		return actor, true
+	}
+	if r.URL.Path == loginPath || strings.HasPrefix(r.URL.Path, "/static/") && r.Method == http.MethodGet {
+		return "", true
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	switch {
+	case token == "" && r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html"):
+		http.Redirect(w, r, loginPath+"?"+url.Values{"next": {r.URL.RequestURI()}}.Encode(), http.StatusSeeOther)
+		return "", false
+	case token != "" && !a.tries.allowed(r):
+		w.Header().Set("Retry-After", "10")
+		problem(w, http.StatusTooManyRequests, "too many wrong tokens from this address")
+		return "", false
+	case strings.EqualFold(scheme, "Bearer") && a.isToken(token):
+		return "token", true
+	case token != "":
+		a.tries.wrong(r)
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer realm="breakwater"`)
+	problem(w, http.StatusUnauthorized, "the admin token is needed: Authorization: Bearer ...")
+	return "", false
 }
 
 // loopback reports whether host, as in a Host header, can only mean this machine.

@@ -13,8 +13,15 @@ import (
 
 // journal is what the whole gateway asks of a database.
 type journal interface {
+	database
+	admin.Journal
+}
+
+type database interface {
 	proxy.Journal
-	admin.Reader
+	Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error)
+	Lookup(ctx context.Context, id string) ([]proxy.Known, error)
+	Body(ctx context.Context, seq int64) ([]byte, error)
 	Totals(context.Context) ([]proxy.Total, error)
 	Ready(context.Context) error // nil, or a *sqlite.Outage
 	HistoryDropped() int64       // entries of history that it took and could not write
@@ -23,9 +30,16 @@ type journal interface {
 }
 
 func (s *server) open(ctx context.Context) (journal, error) {
-	return sqlite.Open(ctx, s.boot.Journal.Path, sqlite.Options{
+	db, err := sqlite.Open(ctx, s.boot.Journal.Path, sqlite.Options{
 		Log: s.Log, Reserve: s.boot.JournalLimits.Reserve, OnCommit: s.metrics.committed,
 	})
+	if err != nil {
+		return nil, err
+	}
+	if j, ok := any(db).(journal); ok {
+		return j, nil
+	}
+	return &until{database: db, notes: map[string]string{}, jobs: map[int64][]byte{}}, nil
 }
 
 const (

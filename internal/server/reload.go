@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"reflect"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -39,7 +40,10 @@ func (s *server) reload() (notes []string, err error) {
 	defer s.reloading.Unlock()
 	notifyReloading()
 	defer notifyReady()
-	defer func() { s.metrics.reloaded(err == nil) }()
+	defer func() {
+		s.metrics.reloaded(err == nil)
+		s.loaded.note(err)
+	}()
 
 	file, err := config.Load(s.ConfigPath)
 	if err == nil {
@@ -72,6 +76,11 @@ func (s *server) take(file *config.File) error {
 	}
 	if pair != nil {
 		s.cert.current.Store(pair)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.pause(ctx); err != nil {
+		s.Log.Error("backends that came back are not paused, although they were", zap.Error(err))
 	}
 	s.metrics.expect(file.Proxy)
 	s.file.Store(file)

@@ -49,6 +49,10 @@ type server struct {
 	journal journal
 	gateway *proxy.Gateway
 	metrics *metrics
+	feed    *admin.Feed
+	admin   *admin.Server
+	memory  map[string]sourceMemory // of the time before the start, by source
+	loaded  loaded
 	watch   *watcher
 	conns   connections  // Stripe's
 	cert    *certificate // nil: HTTP
@@ -75,7 +79,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	warn(o.Log, file)
-	s := &server{Options: o, boot: file, metrics: newMetrics(o.Version, o.Revision)}
+	s := &server{Options: o, boot: file, metrics: newMetrics(o.Version, o.Revision), feed: admin.NewFeed()}
+	s.loaded.note(nil)
 	s.file.Store(file)
 	if s.journal, err = s.open(ctx); err != nil {
 		if ctx.Err() != nil { // told to stop while another gateway held the journal
@@ -93,6 +98,10 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	if s.gateway, err = proxy.New(s.proxyConfig(file)); err != nil {
 		return err
 	}
+	if err := errors.Join(s.pause(ctx), s.remember(ctx)); err != nil {
+		return err
+	}
+	s.admin = s.newAdmin()
 	s.metrics.expect(file.Proxy)
 	s.metrics.registry.MustRegister(standing{
 		backends: s.gateway.Backends, totals: s.journal.Totals,
@@ -144,6 +153,8 @@ func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) e
 	g.Go(func() error { return closed(private.Serve(adminListener)) })
 	g.Go(func() error { return s.takeChanges(background) })
 	g.Go(func() error { return s.prune(background) })
+	g.Go(func() error { return s.memorize(background) })
+	g.Go(func() error { return s.admin.Run(background) })
 	g.Go(func() error { return watchdog(background, func() { s.gateway.Backends() }) })
 	g.Go(func() error {
 		select {
@@ -211,7 +222,7 @@ func closed(err error) error {
 
 func (s *server) proxyConfig(file *config.File) proxy.Config {
 	c := file.Proxy
-	c.Journal, c.Log, c.Observer = s.journal, s.Log, s.metrics
+	c.Journal, c.Log, c.Observer = s.journal, s.Log, observers{s.metrics, s.feed}
 	return c
 }
 
@@ -246,10 +257,7 @@ func (s *server) serve(srv *http.Server, l net.Listener) error {
 
 func (s *server) adminServer() *http.Server {
 	return &http.Server{
-		Handler: admin.New(admin.Options{
-			Journal: s.journal, Gateway: s.gateway, Ready: s.ready, Reload: s.reload, Metrics: s.metrics.handler(),
-			Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
-		}),
+		Handler:           s.admin,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      time.Minute,

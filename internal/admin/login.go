@@ -1,0 +1,189 @@
+package admin
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	loginPath     = "/login"
+	sessionCookie = "breakwater_session"
+	sessionFor    = 12 * time.Hour
+	maxSessions   = 256
+)
+
+// isToken compares in constant time, the length included.
+func (a *api) isToken(token string) bool {
+	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token))
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+// login begins a session for who knows the token: a form with token and next, where to go then.
+func (a *api) login(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
+	next := r.PostFormValue("next")
+	if !local(next) {
+		next = "/"
+	}
+	again := func(why string) {
+		http.Redirect(w, r, loginPath+"?"+url.Values{why: {"1"}, "next": {next}}.Encode(), http.StatusSeeOther)
+	}
+	switch {
+	case a.Token == "": // nothing to sign in to
+	case !a.tries.allowed(r):
+		w.Header().Set("Retry-After", "10")
+		again("slow")
+		return
+	case !a.isToken(r.PostFormValue("token")):
+		a.tries.wrong(r)
+		again("wrong")
+		return
+	default:
+		id, actor := a.sessions.begin(time.Now())
+		setSession(w, r, id, int(sessionFor/time.Second))
+		a.audit(as(r, actor).Context(), "sign in", "")
+	}
+	http.Redirect(w, r, next, http.StatusSeeOther)
+}
+
+func (a *api) logout(w http.ResponseWriter, r *http.Request) {
+	if c, err := r.Cookie(sessionCookie); err == nil {
+		a.sessions.end(c.Value)
+		a.audit(r.Context(), "sign out", "")
+	}
+	setSession(w, r, "", -1)
+	http.Redirect(w, r, loginPath, http.StatusSeeOther)
+}
+
+func setSession(w http.ResponseWriter, r *http.Request, id string, maxAge int) {
+	http.SetCookie(w, &http.Cookie{
+		Name: sessionCookie, Value: id, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
+	})
+}
+
+// local reports whether a URL can only lead to a path of ours.
+func local(next string) bool {
+	u, err := url.Parse(next)
+	return err == nil && u.Scheme == "" && u.Host == "" && strings.HasPrefix(next, "/") &&
+		!strings.HasPrefix(next, "//") && !strings.Contains(next, `\`)
+}
+
+// sessions are the browsers that are signed in. They end with the process.
+type sessions struct {
+	mu   sync.Mutex
+	ends map[[sha256.Size]byte]time.Time // by the hash of what is in the cookie
+}
+
+func newSessions() *sessions { return &sessions{ends: map[[sha256.Size]byte]time.Time{}} }
+
+// begin returns what to put into the cookie. With too many sessions, the oldest one ends.
+func (s *sessions) begin(now time.Time) (id, actor string) {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	id = base64.RawURLEncoding.EncodeToString(b[:])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ends) >= maxSessions {
+		var oldest [sha256.Size]byte
+		first := now.Add(2 * sessionFor)
+		for k, end := range s.ends {
+			if end.Before(first) {
+				oldest, first = k, end
+			}
+		}
+		delete(s.ends, oldest)
+	}
+	key := sha256.Sum256([]byte(id))
+	s.ends[key] = now.Add(sessionFor)
+	return id, sessionActor(key)
+}
+
+func sessionActor(key [sha256.Size]byte) string { return "session " + hex.EncodeToString(key[:2]) }
+
+// actor says whose session a request belongs to.
+func (s *sessions) actor(r *http.Request) (string, bool) {
+	c, err := r.Cookie(sessionCookie)
+	if err != nil {
+		return "", false
+	}
+	key := sha256.Sum256([]byte(c.Value))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end, ok := s.ends[key]
+	if ok && !time.Now().Before(end) {
+		delete(s.ends, key)
+		ok = false
+	}
+	return sessionActor(key), ok
+}
+
+func (s *sessions) end(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.ends, sha256.Sum256([]byte(id)))
+}
+
+// tries slows down who guesses the token: each address has a few wrong ones, then nothing from it is looked at for a
+// while. Who has another address, or a session, is not held up.
+type tries struct {
+	mu sync.Mutex
+	by map[netip.Prefix]*rate.Limiter
+}
+
+const (
+	triesEvery   = 10 * time.Second
+	triesBurst   = 10
+	triesTracked = 4096
+)
+
+func newTries() *tries { return &tries{by: map[netip.Prefix]*rate.Limiter{}} }
+
+// from is who makes a request: its address, or its network where a machine has a whole one.
+func from(r *http.Request) netip.Prefix {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	a = a.Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+func (t *tries) allowed(r *http.Request) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.by[from(r)]
+	return l == nil || l.Tokens() >= 1
+}
+
+func (t *tries) wrong(r *http.Request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.by[from(r)]
+	if l == nil {
+		if len(t.by) >= triesTracked {
+			clear(t.by)
+		}
+		l = rate.NewLimiter(rate.Every(triesEvery), triesBurst)
+		t.by[from(r)] = l
+	}
+	l.Allow()
+}

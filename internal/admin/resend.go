@@ -1,0 +1,364 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// BulkResend asks for many events again.
+type BulkResend struct {
+	Filter   *Filter  `json:"filter,omitempty" doc:"The events that were received until now and that it chooses"`
+	IDs      []string `json:"ids,omitempty" maxItems:"500" nullable:"false" doc:"Instead of filter: evt_... or seq:N"`
+	Backends []string `json:"backends,omitempty" maxItems:"100" nullable:"false" doc:"Only to these. Left out: the filter's backend; else those whose deliveries are in the filter's state, failed or pending; else all that each event was delivered to"`
+	DryRun   bool     `json:"dry_run,omitempty" doc:"Only count"`
+}
+
+// BulkResult says how many events are meant, and which job resends them.
+type BulkResult struct {
+	Count int64 `json:"count"`
+	Job   *Job  `json:"job,omitempty" doc:"Not for a dry run"`
+}
+
+type bulkInput struct{ Body BulkResend }
+
+type bulkOutput struct{ Body BulkResult }
+
+// countWithin bounds the count before a bulk resend.
+const countWithin = 20 * time.Second
+
+func (a *api) bulkResend(ctx context.Context, in *bulkInput) (*bulkOutput, error) {
+	doc := jobDoc{Job: Job{
+		Kind: kindResend, Filter: in.Body.Filter, Backends: in.Body.Backends, Actor: actorOf(ctx),
+		CreatedAt: Time{time.Now().Truncate(time.Millisecond)},
+	}}
+	if err := a.checkBackends(in.Body.Backends); err != nil {
+		return nil, err
+	}
+	var err error
+	switch {
+	case (in.Body.Filter == nil) == (len(in.Body.IDs) == 0):
+		return nil, huma.Error422UnprocessableEntity("give either filter or ids")
+	case in.Body.Filter == nil:
+		doc.Seqs, err = a.numbers(ctx, in.Body.IDs)
+		doc.Total = int64(len(doc.Seqs))
+	case *in.Body.Filter == Filter{}:
+		return nil, huma.Error422UnprocessableEntity("an empty filter would resend every event: give it a state, a type, or since")
+	default:
+		doc.Total, err = a.countMeant(ctx, doc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := BulkResult{Count: doc.Total}
+	if in.Body.DryRun {
+		return &bulkOutput{out}, nil
+	}
+	job, err := a.startJob(ctx, doc)
+	out.Job = &job
+	return &bulkOutput{out}, err
+}
+
+func (a *api) countMeant(ctx context.Context, doc jobDoc) (int64, error) {
+	own, cancel := context.WithTimeout(ctx, countWithin)
+	defer cancel()
+	n, err := a.Journal.Count(own, doc.meant())
+	if err != nil && own.Err() != nil && ctx.Err() == nil {
+		return 0, huma.Error503ServiceUnavailable(fmt.Sprintf("counting takes longer than %s: narrow the filter, with since for example", countWithin))
+	}
+	if err != nil {
+		return 0, a.fail("count events", err)
+	}
+	return n, nil
+}
+
+// meant chooses the events of a resend by filter: none that came after it was asked for, so that it ends.
+func (d *jobDoc) meant() proxy.Filter {
+	f := d.Filter.choose()
+	if f.Until.IsZero() || f.Until.After(d.CreatedAt.Time) {
+		f.Until = d.CreatedAt.Time
+	}
+	return f
+}
+
+// numbers finds the events that ids name.
+func (a *api) numbers(ctx context.Context, ids []string) ([]int64, error) {
+	var seqs []int64
+	for _, id := range ids {
+		k, _, err := a.one(ctx, id)
+		var problem *huma.ErrorModel
+		if errors.As(err, &problem) {
+			problem.Detail = id + ": " + problem.Detail
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(seqs, k.Event.Seq) {
+			seqs = append(seqs, k.Event.Seq)
+		}
+	}
+	return seqs, nil
+}
+
+func (a *api) backendNames() string {
+	var names []string
+	for _, b := range a.Gateway.Backends() {
+		names = append(names, b.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (a *api) checkBackends(names []string) error {
+	known := a.Gateway.Backends()
+	for _, name := range names {
+		if !slices.ContainsFunc(known, func(b proxy.BackendStatus) bool {
+			return b.Name == name || slices.Contains(b.Config.Was, name)
+		}) {
+			return huma.Error422UnprocessableEntity(fmt.Sprintf("no such backend: %q; there are %s", name, a.backendNames()))
+		}
+	}
+	return nil
+}
+
+func (a *api) startJob(ctx context.Context, doc jobDoc) (Job, error) {
+	job, err := a.jobs.start(ctx, doc)
+	if errors.Is(err, errManyJobs) {
+		return Job{}, huma.Error409Conflict(err.Error())
+	}
+	if err != nil {
+		return Job{}, a.fail("start the job", err)
+	}
+	detail := fmt.Sprintf("job %d: %d events", job.ID, job.Total)
+	if job.Filter != nil {
+		text, _ := json.Marshal(job.Filter)
+		detail += " " + string(text)
+	}
+	if job.Path != "" {
+		detail = fmt.Sprintf("job %d: %s", job.ID, job.Path)
+	}
+	a.audit(ctx, job.Kind, detail)
+	return job, nil
+}
+
+const (
+	resendStep   = 100
+	resendAtOnce = 8 // they share the journal's commits
+)
+
+// resendAll is a resend's work. It goes on where doc.Cursor says, and what it has done before a crash it does not do
+// again: an event whose turn began after the job did is left alone.
+func (a *api) resendAll(ctx context.Context, t *task) error {
+	for wait := time.Second; ; {
+		more, err := a.resendSome(ctx, t)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			wait = time.Second
+			a.jobs.keep(t)
+			if !more {
+				return nil
+			}
+			continue
+		}
+		_ = a.fail("resend events", err)
+		t.update(func(d *jobDoc) { d.Error = "the journal does not answer; trying again" })
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 30*time.Second)
+	}
+}
+
+// resendSome resends one page of events, and reports whether there are more.
+func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
+	doc := t.snapshot()
+	page, next, err := a.nextPage(ctx, doc)
+	if err != nil {
+		return false, err
+	}
+	var skipped []string
+	work, own := errgroup.WithContext(ctx)
+	work.SetLimit(resendAtOnce)
+	for _, k := range page {
+		work.Go(func() error {
+			if err := a.pace.Wait(own); err != nil {
+				return err
+			}
+			why, err := a.resendOnce(own, doc, k)
+			if why != "" {
+				t.update(func(d *jobDoc) { skipped = append(skipped, why) })
+			}
+			return err
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return false, err
+	}
+	t.update(func(d *jobDoc) {
+		d.Cursor = next
+		d.Done += int64(len(page))
+		d.Skipped += int64(len(skipped))
+		d.Error = ""
+		if len(skipped) > 0 {
+			d.Error = skipped[len(skipped)-1]
+		}
+		if d.Seqs != nil {
+			d.Done = next // those that are gone count too
+		}
+	})
+	if doc.Seqs != nil {
+		return next < int64(len(doc.Seqs)), nil
+	}
+	return next > 0, nil
+}
+
+// nextPage reads the events that come next.
+func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []proxy.Known, next int64, err error) {
+	if doc.Seqs == nil {
+		f := doc.meant()
+		f.Before, f.Limit = doc.Cursor, resendStep
+		p, err := a.Journal.Events(ctx, f)
+		return p.Events, p.Next, err
+	}
+	end := min(doc.Cursor+resendStep, int64(len(doc.Seqs)))
+	for _, seq := range doc.Seqs[doc.Cursor:end] {
+		k, _, err := a.Journal.Event(ctx, seq)
+		if err != nil && !errors.Is(err, proxy.ErrNotFound) { // retention has ended
+			return nil, 0, err
+		}
+		if err == nil {
+			page = append(page, k)
+		}
+	}
+	return page, end, nil
+}
+
+// resendOnce resends an event, or says why it was skipped.
+func (a *api) resendOnce(ctx context.Context, doc jobDoc, k proxy.Known) (skipped string, err error) {
+	backends := doc.wanted(k)
+	if len(backends) == 0 && len(k.Deliveries)+len(doc.Backends) > 0 {
+		return "some were resent meanwhile", nil
+	}
+	_, err = a.Gateway.Resend(ctx, k, backends...)
+	if errors.Is(err, proxy.ErrNoBackend) || errors.Is(err, proxy.ErrNotFound) {
+		return err.Error(), nil
+	}
+	return "", err
+}
+
+// wanted returns the backends that an event still is to be resent to.
+func (d *jobDoc) wanted(k proxy.Known) []string {
+	names := slices.Clone(d.Backends)
+	if len(names) == 0 && d.Filter != nil && d.Filter.Backend != "" {
+		names = []string{d.Filter.Backend}
+	}
+	if len(names) == 0 {
+		for _, x := range k.Deliveries {
+			state := proxy.State("")
+			if d.Filter != nil {
+				state = proxy.State(d.Filter.State)
+			}
+			if x.State == state || state != proxy.Failed && state != proxy.Pending {
+				names = append(names, x.Backend)
+			}
+		}
+	}
+	return slices.DeleteFunc(names, func(name string) bool {
+		return slices.ContainsFunc(k.Deliveries, func(x proxy.Delivery) bool {
+			return x.Backend == name && x.Turn > 1 && !x.TurnStarted.Before(d.CreatedAt.Time)
+		})
+	})
+}
+
+// JobList is the answer to a question for the jobs.
+type JobList struct {
+	Jobs []Job `json:"jobs" nullable:"false" doc:"Newest first; the last 100"`
+}
+
+type jobsOutput struct{ Body JobList }
+
+func (a *api) listJobs(ctx context.Context, _ *struct{}) (*jobsOutput, error) {
+	list, err := a.jobs.list(ctx)
+	if err != nil {
+		return nil, a.fail("list jobs", err)
+	}
+	return &jobsOutput{JobList{list}}, nil
+}
+
+type jobInput struct {
+	ID int64 `path:"id" minimum:"1"`
+}
+
+type jobOutput struct{ Body Job }
+
+func (a *api) getJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
+	job, err := a.jobs.find(ctx, in.ID)
+	if errors.Is(err, errNoJob) {
+		return nil, huma.Error404NotFound(err.Error())
+	}
+	if err != nil {
+		return nil, a.fail("read job", err)
+	}
+	return &jobOutput{job}, nil
+}
+
+func (a *api) stopJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
+	job, err := a.jobs.halt(ctx, in.ID)
+	switch {
+	case errors.Is(err, errNoJob):
+		return nil, huma.Error404NotFound(err.Error())
+	case errors.Is(err, errEnded):
+		return nil, huma.Error409Conflict("the job has ended: it is " + job.State)
+	case err != nil:
+		return nil, a.fail("stop job", err)
+	}
+	a.audit(ctx, "stop job", fmt.Sprintf("job %d (%s)", job.ID, job.Kind))
+	return &jobOutput{job}, nil
+}
+
+// BackupRequest says where a backup goes.
+type BackupRequest struct {
+	Path string `json:"path" minLength:"1" maxLength:"4000" doc:"Absolute, on the gateway's machine; nothing may be there yet"`
+}
+
+type backupInput struct{ Body BackupRequest }
+
+func (a *api) startBackup(ctx context.Context, in *backupInput) (*jobOutput, error) {
+	path := filepath.Clean(in.Body.Path)
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+		return nil, huma.Error422UnprocessableEntity("path must be absolute: it is on the gateway's machine")
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return nil, huma.Error409Conflict(path + " is there already: a backup overwrites nothing")
+	}
+	if fi, err := os.Stat(filepath.Dir(path)); err != nil || !fi.IsDir() {
+		return nil, huma.Error422UnprocessableEntity(filepath.Dir(path) + " is no folder that the gateway can see")
+	}
+	job, err := a.startJob(ctx, jobDoc{Job: Job{
+		Kind: kindBackup, Path: path, Actor: actorOf(ctx), CreatedAt: Time{time.Now().Truncate(time.Millisecond)},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return &jobOutput{job}, nil
+}
+
+func (a *api) backup(ctx context.Context, t *task) error {
+	return a.Journal.Backup(ctx, t.snapshot().Path, func(done, total int64) {
+		t.update(func(d *jobDoc) { d.Done, d.Total = done, total })
+	})
+}
