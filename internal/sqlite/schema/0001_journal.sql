@@ -99,17 +99,11 @@ CREATE TABLE quarantine (
 	body        BLOB NOT NULL
 );
 
+-- What works through many events in the background. doc is the worker's own, in JSON.
 CREATE TABLE jobs (
-	id       INTEGER PRIMARY KEY AUTOINCREMENT,
-	kind     TEXT NOT NULL,
-	filter   TEXT NOT NULL,
-	state    TEXT NOT NULL,
-	position INTEGER NOT NULL,
-	done     INTEGER NOT NULL,
-	total    INTEGER NOT NULL,
-	created  INTEGER NOT NULL,
-	updated  INTEGER NOT NULL,
-	error    TEXT NOT NULL
+	id      INTEGER PRIMARY KEY AUTOINCREMENT,
+	doc     BLOB NOT NULL,
+	updated INTEGER NOT NULL
 );
 
 CREATE TABLE notes (

@@ -1,0 +1,72 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Backup writes a copy of the journal, as it is at this moment, to a file that must not exist yet, and returns once the
+// copy is on stable storage. Events go on being taken meanwhile; the write-ahead log cannot be emptied until the copy is
+// done, so it grows by what is written in that time. progress, which may be nil, is told of bytes about once a second.
+func (d *DB) Backup(ctx context.Context, path string, progress func(done, total int64)) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("backup to %s: %w", path, err)
+		}
+	}()
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	// Made here, so that it is private from the start, and so that nothing is ever overwritten.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return errors.New("there is a file of that name; choose another, it is not overwritten")
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := d.copyTo(ctx, path, progress); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return syncFiles(path, filepath.Dir(path)) // VACUUM INTO does not sync what it writes
+}
+
+func (d *DB) copyTo(ctx context.Context, path string, progress func(done, total int64)) error {
+	pool, err := open(d.path, 1, false)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	var pages int64
+	if err := pool.QueryRowContext(ctx, "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count").Scan(&pages); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- vacuumInto(ctx, pool, path) }()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			if s, err := os.Stat(path); err == nil && progress != nil {
+				progress(min(s.Size(), pages*pageSize), pages*pageSize)
+			}
+		}
+	}
+}
+
+func vacuumInto(ctx context.Context, pool *sql.DB, path string) error {
+	_, err := pool.ExecContext(ctx, "VACUUM INTO ?", path)
+	return err
+}

@@ -1,0 +1,93 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// KeepRejected puts a request that did not verify on stable storage and returns its number. Below the reserve of disk it
+// returns proxy.ErrFull, as Append does.
+func (d *DB) KeepRejected(ctx context.Context, r proxy.Rejected) (id int64, err error) {
+	if d.space.full.Load() {
+		return 0, proxy.ErrFull
+	}
+	headers, forwarded, sum := encodeHeader(r.Header), encodeHeader(r.Forwarded), sha256.Sum256(r.Body)
+	err = d.do(ctx, &op{full: true, size: int64(len(r.Body) + len(headers) + 512), run: func(t *tx) (err error) {
+		id, err = t.number(`INSERT INTO quarantine (source, received, client, reason, query, headers, forwarded, sha256, body)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`, r.Source, millis(r.Received), r.Client.String(), r.Reason, r.Query,
+			blob(headers), blob(forwarded), sum[:], content(r.Body))
+		return err
+	}})
+	if err != nil {
+		return 0, fmt.Errorf("keep rejected request: %w", err)
+	}
+	return id, nil
+}
+
+// ListRejected returns at most limit requests with a smaller number than before, newest first; 0: from the newest.
+func (d *DB) ListRejected(ctx context.Context, before int64, limit int) (out []proxy.Rejected, err error) {
+	if before <= 0 {
+		before = 1 << 62
+	}
+	err = d.read(ctx, func(c *sql.Conn) error {
+		return each(ctx, c, func(r row) (err error) {
+			v := proxy.Rejected{
+				ID: r.int(0), Source: r.text(1), Received: timeOf(r.int(2)), Reason: r.text(4), Query: r.text(5), Body: r.blob(8),
+			}
+			v.Client, _ = netip.ParseAddr(r.text(3)) // an invalid one was kept as such
+			if v.Header, err = decodeHeader(r.blob(6)); err != nil {
+				return err
+			}
+			if v.Forwarded, err = decodeHeader(r.blob(7)); err != nil {
+				return err
+			}
+			out = append(out, v)
+			return nil
+		}, `SELECT seq, source, received, client, reason, query, headers, forwarded, body FROM quarantine WHERE seq < ?
+			ORDER BY seq DESC LIMIT ?`, before, limit)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rejected requests: %w", err)
+	}
+	return out, nil
+}
+
+// DropRejected removes requests and returns how many there were.
+func (d *DB) DropRejected(ctx context.Context, ids ...int64) (dropped int, err error) {
+	err = d.do(ctx, &op{size: 256, run: func(t *tx) error {
+		dropped = 0
+		for _, id := range ids {
+			n, err := t.exec(`DELETE FROM quarantine WHERE seq = ?`, id)
+			if err != nil {
+				return err
+			}
+			dropped += int(n)
+		}
+		return nil
+	}})
+	if err != nil {
+		return 0, fmt.Errorf("drop rejected requests: %w", err)
+	}
+	return dropped, nil
+}
+
+// RejectedSize returns how many requests are kept, how many bytes they are about, and when the oldest was received. It
+// reads all of them but not their bodies: the quarantine is bounded.
+func (d *DB) RejectedSize(ctx context.Context) (n, bytes int64, oldest time.Time, err error) {
+	err = d.read(ctx, func(c *sql.Conn) error {
+		return each(ctx, c, func(r row) error {
+			n, bytes, oldest = r.int(0), r.int(1), timeOf(r.int(2))
+			return nil
+		}, `SELECT count(*), coalesce(sum(length(body) + coalesce(length(headers), 0) + 512), 0), coalesce(min(received), 0) FROM quarantine`)
+	})
+	if err != nil {
+		err = fmt.Errorf("measure rejected requests: %w", err)
+	}
+	return n, bytes, oldest, err
+}
