@@ -18,6 +18,10 @@ type drained struct {
 	PerSecond float64 `json:"events_per_second"`
 	CPU       float64 `json:"cpu_us_per_event"`
 	PeakRSS   int64   `json:"peak_rss_bytes"`
+
+	// Of a large backlog: the events after the first ones, when what a start costs is over.
+	Later    float64 `json:"later_events_per_second,omitempty"`
+	LaterCPU float64 `json:"later_cpu_us_per_event,omitempty"`
 }
 
 const drainLimit = 5 * time.Minute
@@ -122,18 +126,41 @@ func (o options) drainOf(ctx context.Context, dir string, n, backlog int) (d dra
 	if err != nil {
 		return d, err
 	}
-	last := len(seen.Times[:min(len(seen.Times), (n+milestone-1)/milestone)]) - 1
-	d = drained{Events: n, Backlog: backlog, CPU: float64(cpu.Microseconds()) / float64(seen.Count)}
-	d.PerSecond = float64(last*milestone) / time.Duration(seen.Times[last]-seen.Times[0]).Seconds()
+	d = drained{Events: n, Backlog: backlog, PerSecond: rate(seen.Times, 0, n/milestone-1)}
+	d.CPU = float64(cpu.Microseconds()) / float64(seen.Count)
 	if n == backlog {
-		if err := g.empty(ctx); err != nil {
-			return d, err
-		}
-	} else if err := sleep(ctx, o.duration); err != nil { // for its memory's sake
+		err = g.empty(ctx)
+	} else {
+		err = o.drainOn(ctx, g, to, seen, cpu, &d)
+	}
+	if err != nil {
 		return d, err
 	}
 	d.PeakRSS, err = g.peakRSS()
 	return d, err
+}
+
+// drainOn measures a drain that goes on.
+func (o options) drainOn(ctx context.Context, g *gateway, backend string, before backendStats, used time.Duration, d *drained) error {
+	if err := sleep(ctx, o.duration); err != nil {
+		return err
+	}
+	seen, err := stats(backend)
+	if err != nil {
+		return err
+	}
+	cpu, err := g.cpu()
+	if err != nil {
+		return err
+	}
+	d.Later = rate(seen.Times, len(before.Times)-1, len(seen.Times)-1)
+	d.LaterCPU = float64((cpu - used).Microseconds()) / float64(seen.Count-before.Count)
+	return nil
+}
+
+// rate is how many events a second came between two milestones.
+func rate(times []int64, from, to int) float64 {
+	return float64((to-from)*milestone) / time.Duration(times[to]-times[from]).Seconds()
 }
 
 // empty waits until the gateway says that nothing is pending.
