@@ -83,6 +83,7 @@ func New(ctx context.Context, o Options) (*Quarantine, error) {
 		recheck: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	q.config.Store(&Config{})
+	q.limiter.Store(rate.NewLimiter(0, 0))
 	n, err := q.count(ctx)
 	if err != nil {
 		return nil, err
