@@ -37,7 +37,7 @@ func each(ctx context.Context, c *sql.Conn, f func(r row) error, q string, args 
 	}
 	r, dest := make(row, len(columns)), make([]any, len(columns))
 	for i := range r {
-		dest[i] = &r[i]
+		dest[i] = (*any)(&r[i]) // as any it takes null too
 	}
 	for rows.Next() {
 		if err := rows.Scan(dest...); err != nil {
