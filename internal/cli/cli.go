@@ -56,26 +56,22 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 
 	// What fails before a command's own code runs is a matter of usage: flags, arguments, an unknown command.
 	ran := false
-	for _, c := range root.Commands() {
+	eachCommand(root, func(c *cobra.Command) {
 		if run := c.RunE; run != nil {
 			c.RunE = func(c *cobra.Command, args []string) error {
 				ran = true
 				return run(c, args)
 			}
 		}
-	}
+	})
 
 	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
-	code := exitFailed
+	code := exitCode(err)
 	if !ran {
 		code = exitUsage
-	}
-	var exit exitError
-	if errors.As(err, &exit) {
-		code = exit.code
 	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintf(stderr, "breakwater: %s\n", text)
@@ -84,6 +80,22 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		fmt.Fprintf(stderr, "Run '%s --help' to see how it is used.\n", c.CommandPath())
 	}
 	return code
+}
+
+// exitCode is the code that err ends the program with.
+func exitCode(err error) int {
+	var exit exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return exitFailed
+}
+
+func eachCommand(c *cobra.Command, do func(*cobra.Command)) {
+	do(c)
+	for _, sub := range c.Commands() {
+		eachCommand(sub, do)
+	}
 }
 
 func newRoot() *cobra.Command {
@@ -99,11 +111,15 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 gateway not reacha
   breakwater check --config routes.yaml            is the configuration right?
   breakwater route invoice.paid                    where would it go?
   breakwater serve --config routes.yaml            run the gateway
-  breakwater send invoice.paid                     send a signed sample event to it`,
+  breakwater send invoice.paid                     send a signed sample event to it
+  breakwater events --state failed                 what could not be delivered, and why
+  breakwater resend --filter state=failed          send it again
+  breakwater tail                                  watch`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newServe(), newCheck(), newRoute(), newDemo(), newSend(), newVersion())
+	root.AddCommand(newServe(), newCheck(), newRoute(), newDemo(), newSend(), newVersion(),
+		newEvents(), newEvent(), newResend(), newJobs(), newBackends(), newPause(), newResume(), newTail(), newQuarantine(), newBackup())
 	return root
 }
 

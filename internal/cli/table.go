@@ -68,7 +68,7 @@ func visible(s string) string {
 		switch {
 		case r == utf8.RuneError && n == 1:
 			b = fmt.Appendf(b, `\x%02x`, s[0])
-		case strconv.IsPrint(r):
+		case shows(r):
 			b = append(b, s[:n]...)
 		default:
 			quoted := strconv.AppendQuoteRuneToASCII(nil, r)
@@ -78,6 +78,9 @@ func visible(s string) string {
 	}
 	return string(b)
 }
+
+// shows reports whether a character is seen as itself. Two that are called letters and symbols are blank.
+func shows(r rune) bool { return strconv.IsPrint(r) && r != '\u3164' && r != '\u2800' }
 
 // columns returns how many columns of a terminal s takes.
 func columns(s string) (n int) {
@@ -113,20 +116,21 @@ func cut(s string, n int) string {
 	return s
 }
 
-// table is a list in columns. On a terminal a row takes one line: the columns named in shrink give way first, in that
-// order, and what is still too long is cut at the edge.
+// table is a list in columns. On a terminal a row takes one line: the columns named in shrink become narrower, in that
+// order; where that is not enough, those named in drop are left out, one after the other; the rest is cut at the edge.
 type table struct {
 	head    []string
 	numbers []int // columns whose cells are aligned to the right
 	shrink  []int
+	drop    []int
 	rows    [][]cell
 }
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
 
 const (
-	columnGap      = "  "
-	shrinkToAtMost = 12 // columns
+	columnGap = "  "
+	narrowest = 16 // columns that a cell keeps, if it needs them
 )
 
 func (t *table) write(s screen) error {
@@ -144,32 +148,43 @@ func (t *table) write(s screen) error {
 	return err
 }
 
-// widths returns how wide each column is, given that a line may have limit columns (0: any).
+// widths returns how wide each column is, 0 for one left out, given that a line may have limit columns (0: any).
 func (t *table) widths(limit int) []int {
-	widths := make([]int, len(t.head))
-	total := (len(t.head) - 1) * len(columnGap)
+	full := make([]int, len(t.head))
 	for i, h := range t.head {
-		widths[i] = columns(h)
+		full[i] = columns(h)
 		for _, cells := range t.rows {
-			widths[i] = max(widths[i], columns(cells[i].text))
+			full[i] = max(full[i], columns(cells[i].text))
 		}
-		total += widths[i]
 	}
-	for _, i := range t.shrink {
-		if limit == 0 || total <= limit {
-			break
+	for dropped := 0; ; dropped++ {
+		widths := slices.Clone(full)
+		total := (len(full) - dropped - 1) * len(columnGap)
+		for _, i := range t.drop[:dropped] {
+			widths[i] = 0
 		}
-		less := min(total-limit, max(widths[i]-max(shrinkToAtMost, columns(t.head[i])), 0))
-		widths[i] -= less
-		total -= less
+		for _, n := range widths {
+			total += n
+		}
+		for _, i := range t.shrink {
+			if less := min(total-limit, widths[i]-max(narrowest, columns(t.head[i]))); less > 0 && limit > 0 {
+				widths[i] -= less
+				total -= less
+			}
+		}
+		if limit == 0 || total <= limit || dropped == len(t.drop) {
+			return widths
+		}
 	}
-	return widths
 }
 
 func (t *table) row(b *strings.Builder, s screen, cells []cell, widths []int) {
 	var line strings.Builder
 	left := s.width
 	for i, c := range cells {
+		if widths[i] == 0 {
+			continue
+		}
 		text := cut(c.text, widths[i])
 		pad := strings.Repeat(" ", widths[i]-columns(text))
 		before, after := "", pad
@@ -226,6 +241,15 @@ func short(d time.Duration) string {
 	}
 }
 
+// since is a time for a sentence about the last hours; the day is said where it is not today.
+func (s screen) since(t time.Time) string {
+	t, now := t.Local(), s.now.Local()
+	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
+		return t.Format("15:04")
+	}
+	return t.Format("2 January 15:04")
+}
+
 // clock is a time as people compare it with their own logs: local, to the millisecond, with its zone.
 func clock(t time.Time) string {
 	if t.IsZero() {
@@ -257,4 +281,12 @@ func counted(n int64, noun string) string {
 		noun += "s"
 	}
 	return grouped(n) + " " + noun
+}
+
+// before is ago for a sentence or a column of its own: "4m ago", "" for never.
+func (s screen) before(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return s.ago(t) + " ago"
 }

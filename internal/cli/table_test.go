@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -17,12 +18,13 @@ func TestVisible(t *testing.T) {
 		"\x1b[2J\x1b[31mred":      `\x1b[2J\x1b[31mred`,
 		"\x1b]0;title\a":          `\x1b]0;title\a`,
 		"one\ntwo\ttabs\r":        `one\ntwo\ttabs\r`,
-		"\u009b31m":               `\u009b31m`,               // one character that begins an escape sequence
-		"abc\u202egnp.exe\u2069":  `abc\u202egnp.exe\u2069`,  // right to left
-		"a\u200bb\ufeffc\u00add":  `a\u200bb\ufeffc\u00add`,  // not seen at all
-		"\U000e0041":              `\U000e0041`,              // tags
-		"a\u2028b":                `a\u2028b`,                // ends a line somewhere
-		"\xff\xfeok\xc3":          `\xff\xfeok\xc3`,          // not UTF-8
+		"\u009b31m":               `\u009b31m`,              // one character that begins an escape sequence
+		"abc\u202egnp.exe\u2069":  `abc\u202egnp.exe\u2069`, // right to left
+		"a\u200bb\ufeffc\u00add":  `a\u200bb\ufeffc\u00add`, // not seen at all
+		"\U000e0041":              `\U000e0041`,             // tags
+		"a\u2028b":                `a\u2028b`,               // ends a line somewhere
+		"\xff\xfeok\xc3":          `\xff\xfeok\xc3`,         // not UTF-8
+		"a\u3164b\u2800":          `a\u3164b\u2800`,
 		"\ufffd":                  "\ufffd",                  // the replacement character itself is one
 		`{"a":"\u001b"}`:          `{"a":"\u001b"}`,          // escaped already: left alone
 		"<script>alert(1)":        "<script>alert(1)",        // harms no terminal
@@ -31,6 +33,27 @@ func TestVisible(t *testing.T) {
 		if got := visible(in); got != want {
 			t.Errorf("%q: got %s, want %s", in, got, want)
 		}
+	}
+}
+
+// TestJSONIsSafeToShow: what a terminal acts on is escaped in JSON too, which stays the same JSON.
+func TestJSONIsSafeToShow(t *testing.T) {
+	t.Parallel()
+	want := map[string]string{"a": "\x1b[31m \u009b \u202e \u200b \x7f \U000e0041 東京 🎉 <b> \\u202e"}
+	var b strings.Builder
+	if err := writeJSON(&b, want); err != nil {
+		t.Fatal(err)
+	}
+	text := `{
+  "a": "\u001b[31m \u009b \u202e \u200b \u007f \udb40\udc41 東京 🎉 <b> \\u202e"
+}
+`
+	if b.String() != text {
+		t.Errorf("got %s, want %s", b.String(), text)
+	}
+	var got map[string]string
+	if err := json.Unmarshal([]byte(b.String()), &got); err != nil || got["a"] != want["a"] {
+		t.Errorf("%v: got %q, want %q", err, got, want)
 	}
 }
 
@@ -51,7 +74,7 @@ func FuzzVisible(f *testing.F) {
 
 func TestTable(t *testing.T) {
 	t.Parallel()
-	table := table{head: []string{"N", "TYPE", "STATE", "ANSWER"}, numbers: []int{0}, shrink: []int{3, 1}}
+	table := table{head: []string{"N", "TYPE", "STATE", "ANSWER"}, numbers: []int{0}, shrink: []int{3, 1}, drop: []int{2}}
 	table.add(say("9", plain), say("customer.subscription.updated", plain), say("failed", red), say("503 Service Unavailable", plain))
 	table.add(say("1024", plain), say("東京.paid", plain), say("", plain), say("", plain))
 	for _, c := range []struct {
@@ -65,18 +88,18 @@ func TestTable(t *testing.T) {
 1024  東京.paid                      -       -
 `},
 		{60, false, `
-   N  TYPE                           STATE   ANSWER
-   9  customer.subscription.updated  failed  503 Service Un…
-1024  東京.paid                      -       -
+   N  TYPE                          STATE   ANSWER
+   9  customer.subscription.updat…  failed  503 Service Una…
+1024  東京.paid                     -       -
 `},
 		{44, false, `
-   N  TYPE              STATE   ANSWER
-   9  customer.subscr…  failed  503 Service…
-1024  東京.paid         -       -
+   N  TYPE                  ANSWER
+   9  customer.subscripti…  503 Service Una…
+1024  東京.paid             -
 `},
 		{20, false, `
    N  TYPE
-   9  customer.su…
+   9  customer.subs…
 1024  東京.paid
 `},
 		{1, false, "\n\n\n…\n"},

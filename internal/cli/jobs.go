@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakwater-gateway/breakwater/internal/admin"
+)
+
+func newJobs() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "jobs",
+		Short: "List what the gateway does in the background: bulk resends and backups",
+		Long: `List the bulk resends and backups that the gateway does or has done, newest first. They go on when the command that began
+them ends, and bulk resends go on after a restart.`,
+		Example: `  breakwater jobs
+  breakwater jobs follow 7
+  breakwater jobs stop 7`,
+		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	connect := addClientFlags(c)
+	addJSONFlag(c, &asJSON)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		g, err := connect()
+		if err != nil {
+			return err
+		}
+		list, err := g.Jobs(c.Context())
+		if err != nil {
+			return g.explain(err)
+		}
+		if asJSON {
+			return writeJSON(c.OutOrStdout(), list)
+		}
+		if len(list.Jobs) == 0 {
+			fmt.Fprintln(c.ErrOrStderr(), "no jobs yet")
+			return nil
+		}
+		s := newScreen(c.OutOrStdout())
+		return jobTable(s, list.Jobs).write(s)
+	}
+	c.AddCommand(
+		newJob("stop", "Stop a job: what it has done stays done", func(c *cobra.Command, g *gateway, id int64, asJSON bool) error {
+			job, err := g.StopJob(c.Context(), id)
+			if err != nil {
+				return g.explain(err)
+			}
+			return showJob(c, job, asJSON)
+		}),
+		newJob("follow", "Show a job's progress until it ends", func(c *cobra.Command, g *gateway, id int64, asJSON bool) error {
+			job, err := g.Job(c.Context(), id)
+			if err != nil {
+				return g.explain(err)
+			}
+			return follow(c, g, job, asJSON)
+		}),
+	)
+	return c
+}
+
+// newJob returns a command that does act to the job named.
+func newJob(name, short string, act func(c *cobra.Command, g *gateway, id int64, asJSON bool) error) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:     name + " ID",
+		Short:   short,
+		Example: fmt.Sprintf("  breakwater jobs %s 7", name),
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	connect := addClientFlags(c)
+	addJSONFlag(c, &asJSON)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		id, err := strconv.ParseInt(args[0], 10, 64)
+		if err != nil || id < 1 {
+			return usageError("%s: want a number, as 'breakwater jobs' shows it", visible(args[0]))
+		}
+		g, err := connect()
+		if err != nil {
+			return err
+		}
+		return act(c, g, id, asJSON)
+	}
+	return c
+}
+
+var jobPaint = map[string]paint{"running": yellow, "done": green, "failed": red, "stopped": red}
+
+func jobTable(s screen, jobs []admin.Job) *table {
+	t := &table{
+		head:    []string{"ID", "JOB", "STATE", "DONE", "OF", "SKIPPED", "BEGUN", "BY", "WHAT", "ERROR"},
+		numbers: []int{0, 3, 4, 5}, shrink: []int{9, 8}, drop: []int{7, 5},
+	}
+	for _, j := range jobs {
+		t.add(say(strconv.FormatInt(j.ID, 10), plain), say(j.Kind, plain), say(j.State, jobPaint[j.State]),
+			say(grouped(j.Done), plain), say(grouped(j.Total), plain), say(grouped(j.Skipped), plain),
+			say(s.before(j.CreatedAt.Time), plain), say(j.Actor, plain), say(jobWhat(j), plain), say(j.Error, plain))
+	}
+	return t
+}
+
+// jobWhat says what a job is about.
+func jobWhat(j admin.Job) string {
+	text := j.Path
+	if j.Filter != nil {
+		text = strings.ReplaceAll(j.Filter.Values().Encode(), "&", " ")
+	}
+	if len(j.Backends) > 0 {
+		text += " to " + strings.Join(j.Backends, ", ")
+	}
+	return text
+}
+
+// showJob prints how a job stands.
+func showJob(c *cobra.Command, j admin.Job, asJSON bool) error {
+	if asJSON {
+		return writeJSON(c.OutOrStdout(), j)
+	}
+	_, err := fmt.Fprintln(c.OutOrStdout(), jobLine(j))
+	return err
+}
+
+func jobLine(j admin.Job) string {
+	text := fmt.Sprintf("job %d (%s) is %s: %s of %s", j.ID, j.Kind, j.State, grouped(j.Done), grouped(j.Total))
+	if j.Skipped > 0 {
+		text += fmt.Sprintf(", %s skipped", grouped(j.Skipped))
+	}
+	if j.Error != "" {
+		text += " (" + visible(j.Error) + ")"
+	}
+	return text
+}
+
+const (
+	jobPoll    = 250 * time.Millisecond
+	jobPatient = time.Minute // with a gateway that does not answer: it may restart, and the job goes on
+)
+
+// follow shows j's progress until it ends. Ctrl-C ends the watching and not the job.
+func follow(c *cobra.Command, g *gateway, j admin.Job, asJSON bool) error {
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	stderr := c.ErrOrStderr()
+	live := isTerminal(stderr)
+	if j.State == "running" {
+		fmt.Fprintf(stderr, "job %d has begun; Ctrl-C leaves it running\n", j.ID)
+	}
+	answered := time.Now()
+	for j.State == "running" {
+		if live {
+			fmt.Fprintf(stderr, "\r%s\x1b[K", progress(j, coloured(stderr)))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(jobPoll):
+		}
+		next, err := g.Job(ctx, j.ID)
+		switch {
+		case ctx.Err() != nil:
+			clearLine(stderr, live)
+			return fmt.Errorf("job %[1]d goes on in the gateway. To see it: breakwater jobs follow %[1]d. To stop it: breakwater jobs stop %[1]d", j.ID)
+		case err == nil:
+			j, answered = next, time.Now()
+		case !errors.Is(err, admin.ErrUnreachable) || time.Since(answered) > jobPatient:
+			clearLine(stderr, live)
+			return g.explain(err)
+		}
+	}
+	clearLine(stderr, live)
+	if err := showJob(c, j, asJSON); err != nil {
+		return err
+	}
+	if j.State != "done" {
+		return exitError{code: exitFailed}
+	}
+	return nil
+}
+
+func clearLine(w io.Writer, live bool) {
+	if live {
+		fmt.Fprint(w, "\r\x1b[K")
+	}
+}
+
+// progress is one line such as [######----]  300 of 1,000
+func progress(j admin.Job, colour bool) string {
+	const width = 30
+	full := 0
+	if j.Total > 0 {
+		full = int(min(max(j.Done, 0), j.Total) * width / j.Total)
+	}
+	bar := strings.Repeat("#", full)
+	if colour {
+		bar = painted(bar, green)
+	}
+	line := fmt.Sprintf("[%s%s]  %s of %s", bar, strings.Repeat("-", width-full), grouped(j.Done), grouped(j.Total))
+	if j.Error != "" {
+		line += "  " + cut(visible(j.Error), 60)
+	}
+	return line
+}
