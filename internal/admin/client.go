@@ -37,6 +37,7 @@ type Error struct {
 	Status   int
 	Detail   string
 	Problems []Problem
+	Foreign  bool // what answered is no gateway's API
 	is       error
 }
 
@@ -95,12 +96,12 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Events lists events, newest first. cursor is EventList.Next of the list before, limit 0 the gateway's own.
 func (c *Client) Events(ctx context.Context, f Filter, cursor string, limit int) (EventList, error) {
-	return ask[EventList](ctx, c, http.MethodGet, "/events", paged(f.Values(), cursor, limit), nil)
+	return call[EventList](ctx, c, http.MethodGet, "/events", paged(f.Values(), cursor, limit), nil)
 }
 
 // Event returns an event by evt_... or seq:N.
 func (c *Client) Event(ctx context.Context, id string) (EventDetail, error) {
-	return ask[EventDetail](ctx, c, http.MethodGet, "/events/"+url.PathEscape(id), nil, nil)
+	return call[EventDetail](ctx, c, http.MethodGet, "/events/"+url.PathEscape(id), nil, nil)
 }
 
 // Body returns the bytes that Stripe sent.
@@ -120,87 +121,87 @@ func (c *Client) Body(ctx context.Context, id string) ([]byte, error) {
 // Resend has an event delivered again: to the backends named, else to those it was delivered to, else to those that
 // today's routes choose.
 func (c *Client) Resend(ctx context.Context, id string, backends ...string) (ResendResult, error) {
-	return ask[ResendResult](ctx, c, http.MethodPost, "/events/"+url.PathEscape(id)+"/resend", nil, ResendRequest{backends})
+	return call[ResendResult](ctx, c, http.MethodPost, "/events/"+url.PathEscape(id)+"/resend", nil, ResendRequest{backends})
 }
 
 // BulkResend counts events, or starts a job that has them delivered again.
 func (c *Client) BulkResend(ctx context.Context, r BulkResend) (BulkResult, error) {
-	return ask[BulkResult](ctx, c, http.MethodPost, "/resend", nil, r)
+	return call[BulkResult](ctx, c, http.MethodPost, "/resend", nil, r)
 }
 
 // Jobs lists the last jobs, newest first.
 func (c *Client) Jobs(ctx context.Context) (JobList, error) {
-	return ask[JobList](ctx, c, http.MethodGet, "/jobs", nil, nil)
+	return call[JobList](ctx, c, http.MethodGet, "/jobs", nil, nil)
 }
 
 // Job returns a job as it is now.
 func (c *Client) Job(ctx context.Context, id int64) (Job, error) {
-	return ask[Job](ctx, c, http.MethodGet, "/jobs/"+strconv.FormatInt(id, 10), nil, nil)
+	return call[Job](ctx, c, http.MethodGet, "/jobs/"+strconv.FormatInt(id, 10), nil, nil)
 }
 
 // StopJob stops a job. What it has done stays done.
 func (c *Client) StopJob(ctx context.Context, id int64) (Job, error) {
-	return ask[Job](ctx, c, http.MethodPost, "/jobs/"+strconv.FormatInt(id, 10)+"/stop", nil, nil)
+	return call[Job](ctx, c, http.MethodPost, "/jobs/"+strconv.FormatInt(id, 10)+"/stop", nil, nil)
 }
 
 // Backup starts a job that copies the journal to a file on the gateway's machine.
 func (c *Client) Backup(ctx context.Context, path string) (Job, error) {
-	return ask[Job](ctx, c, http.MethodPost, "/backup", nil, BackupRequest{path})
+	return call[Job](ctx, c, http.MethodPost, "/backup", nil, BackupRequest{path})
 }
 
 // Backends lists the backends by name.
 func (c *Client) Backends(ctx context.Context) (BackendList, error) {
-	return ask[BackendList](ctx, c, http.MethodGet, "/backends", nil, nil)
+	return call[BackendList](ctx, c, http.MethodGet, "/backends", nil, nil)
 }
 
 // Pause holds a backend's deliveries.
 func (c *Client) Pause(ctx context.Context, name string) (Backend, error) {
-	return ask[Backend](ctx, c, http.MethodPost, "/backends/"+url.PathEscape(name)+"/pause", nil, nil)
+	return call[Backend](ctx, c, http.MethodPost, "/backends/"+url.PathEscape(name)+"/pause", nil, nil)
 }
 
 // Resume ends a pause.
 func (c *Client) Resume(ctx context.Context, name string) (Backend, error) {
-	return ask[Backend](ctx, c, http.MethodPost, "/backends/"+url.PathEscape(name)+"/resume", nil, nil)
+	return call[Backend](ctx, c, http.MethodPost, "/backends/"+url.PathEscape(name)+"/resume", nil, nil)
 }
 
 // Sources lists the sources by name.
 func (c *Client) Sources(ctx context.Context) (SourceList, error) {
-	return ask[SourceList](ctx, c, http.MethodGet, "/sources", nil, nil)
+	return call[SourceList](ctx, c, http.MethodGet, "/sources", nil, nil)
 }
 
 // Stats returns figures of the whole gateway.
 func (c *Client) Stats(ctx context.Context) (Stats, error) {
-	return ask[Stats](ctx, c, http.MethodGet, "/stats", nil, nil)
+	return call[Stats](ctx, c, http.MethodGet, "/stats", nil, nil)
 }
 
 // Config returns the configuration that is at work.
 func (c *Client) Config(ctx context.Context) (Configuration, error) {
-	return ask[Configuration](ctx, c, http.MethodGet, "/config", nil, nil)
+	return call[Configuration](ctx, c, http.MethodGet, "/config", nil, nil)
 }
 
 // Reload loads routes.yaml again.
 func (c *Client) Reload(ctx context.Context) (ReloadResult, error) {
-	return ask[ReloadResult](ctx, c, http.MethodPost, "/reload", nil, nil)
+	return call[ReloadResult](ctx, c, http.MethodPost, "/reload", nil, nil)
 }
 
 // Audit lists what was changed, newest first; limit 0 is the gateway's own.
 func (c *Client) Audit(ctx context.Context, limit int) (AuditList, error) {
-	return ask[AuditList](ctx, c, http.MethodGet, "/audit", paged(url.Values{}, "", limit), nil)
+	return call[AuditList](ctx, c, http.MethodGet, "/audit", paged(url.Values{}, "", limit), nil)
 }
 
 // Quarantine lists what is in quarantine, newest first.
 func (c *Client) Quarantine(ctx context.Context, cursor string, limit int) (QuarantineList, error) {
-	return ask[QuarantineList](ctx, c, http.MethodGet, "/quarantine", paged(url.Values{}, cursor, limit), nil)
+	return call[QuarantineList](ctx, c, http.MethodGet, "/quarantine", paged(url.Values{}, cursor, limit), nil)
 }
 
 // RecheckQuarantine releases what verifies by now.
 func (c *Client) RecheckQuarantine(ctx context.Context) (QuarantineReport, error) {
-	return ask[QuarantineReport](ctx, c, http.MethodPost, "/quarantine/recheck", nil, nil)
+	return call[QuarantineReport](ctx, c, http.MethodPost, "/quarantine/recheck", nil, nil)
 }
 
 // DropQuarantine removes items for good.
 func (c *Client) DropQuarantine(ctx context.Context, ids ...int64) (DropQuarantineResult, error) {
-	return ask[DropQuarantineResult](ctx, c, http.MethodPost, "/quarantine/drop", nil, DropQuarantineRequest{ids})
+	return call[DropQuarantineResult](ctx, c, http.MethodPost, "/quarantine/drop", nil, DropQuarantineRequest{ids})
 }
 
 // RawMessage is a message of the stream. Data is the JSON of what Event says.
@@ -260,8 +261,8 @@ func paged(v url.Values, cursor string, limit int) url.Values {
 	return v
 }
 
-// ask does a call whose answer is JSON.
-func ask[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (out T, err error) {
+// call does a call whose answer is JSON.
+func call[T any](ctx context.Context, c *Client, method, path string, query url.Values, body any) (out T, err error) {
 	res, err := c.do(ctx, method, path, query, body)
 	if err != nil {
 		return out, err
@@ -337,6 +338,7 @@ func refusal(res *http.Response) error {
 		}
 	} else {
 		e.Detail += ": that is no gateway's API"
+		e.Foreign = true
 	}
 	if res.StatusCode == http.StatusConflict && len(e.Problems) > 0 {
 		e.is = ErrAmbiguous
