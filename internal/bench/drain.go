@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -75,7 +76,7 @@ func (o options) fill(ctx context.Context, n int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	p, err := startRole(ctx, filepathOf(dir, "fill.log"), "fill", "-journal", filepathOf(dir, "breakwater.db"), "-n", strconv.Itoa(n))
+	p, err := startRole(ctx, filepath.Join(dir, "fill.log"), "fill", "-journal", filepath.Join(dir, "breakwater.db"), "-n", strconv.Itoa(n))
 	if err != nil {
 		return "", err
 	}
@@ -100,7 +101,7 @@ func (o options) drainFresh(ctx context.Context, n int) (drained, error) {
 func (o options) drainOf(ctx context.Context, dir string, n, backlog int) (d drained, err error) {
 	ctx, cancel := context.WithTimeout(ctx, drainLimit)
 	defer cancel()
-	backend, to, err := startServer(ctx, filepathOf(dir, "backend.log"), "backend")
+	backend, to, err := startServer(ctx, filepath.Join(dir, "backend.log"), "backend")
 	if err != nil {
 		return d, err
 	}
@@ -183,7 +184,7 @@ func (g *gateway) empty(ctx context.Context) error {
 func (o options) startUp(ctx context.Context, dir string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	backend, to, err := startServer(ctx, filepathOf(dir, "backend.log"), "backend")
+	backend, to, err := startServer(ctx, filepath.Join(dir, "backend.log"), "backend")
 	if err != nil {
 		return 0, err
 	}

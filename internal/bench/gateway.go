@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -41,11 +42,11 @@ func (o options) startGateway(ctx context.Context, dir, backend string) (*gatewa
 	if err != nil {
 		return nil, err
 	}
-	config := filepathOf(dir, "routes.yaml")
+	config := filepath.Join(dir, "routes.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, routes, addr, admin, backend), 0o600); err != nil {
 		return nil, err
 	}
-	p, err := start(exec.CommandContext(ctx, o.bin, "serve", "--config", config), filepathOf(dir, "gateway.log"))
+	p, err := start(exec.CommandContext(ctx, o.bin, "serve", "--config", config), filepath.Join(dir, "gateway.log"))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -18,10 +19,10 @@ type variant struct {
 
 var variants = []variant{
 	{"a", "net/http handler, verifies", func(ctx context.Context, dir, _ string) (*process, string, error) {
-		return startServer(ctx, filepathOf(dir, "handler.log"), "handler")
+		return startServer(ctx, filepath.Join(dir, "handler.log"), "handler")
 	}},
 	{"b", "ReverseProxy, verifies", func(ctx context.Context, dir, backend string) (*process, string, error) {
-		return startServer(ctx, filepathOf(dir, "proxy.log"), "proxy", "-to", "http://"+backend+"/")
+		return startServer(ctx, filepath.Join(dir, "proxy.log"), "proxy", "-to", "http://"+backend+"/")
 	}},
 	{"c", "nginx proxy_pass", startNginx},
 	{"d", "breakwater, backend healthy", nil},
@@ -57,7 +58,7 @@ func startNginx(ctx context.Context, dir, backend string) (*process, string, err
 	if os.Geteuid() == 0 {
 		user = "user root;" // its folders are in ours
 	}
-	config, log := filepathOf(dir, "nginx.conf"), filepathOf(dir, "nginx.log")
+	config, log := filepath.Join(dir, "nginx.conf"), filepath.Join(dir, "nginx.log")
 	if err := os.WriteFile(config, fmt.Appendf(nil, nginxConfig, user, dir, backend, addr), 0o600); err != nil {
 		return nil, "", err
 	}
@@ -159,7 +160,7 @@ func (o options) measure(ctx context.Context, r *report, v variant) (s sample, e
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	backend, to, err := startServer(ctx, filepathOf(dir, "backend.log"), "backend")
+	backend, to, err := startServer(ctx, filepath.Join(dir, "backend.log"), "backend")
 	if err != nil {
 		return s, err
 	}

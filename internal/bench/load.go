@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -304,7 +305,7 @@ func (r loadResult) faults() (faults []string) {
 
 // runLoad runs the load generator as a process of its own. from and to are called when it begins and ends to measure.
 func (o options) runLoad(ctx context.Context, addr string, from, to func(load *process) error) (r loadResult, err error) {
-	p, err := startRole(ctx, filepathOf(o.dir, "load.log"), "load", "-to", addr, "-connections", strconv.Itoa(o.connections),
+	p, err := startRole(ctx, filepath.Join(o.dir, "load.log"), "load", "-to", addr, "-connections", strconv.Itoa(o.connections),
 		"-client", o.client, "-warm-up", o.warmUp.String(), "-duration", o.duration.String())
 	if err != nil {
 		return r, err

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +23,6 @@ type process struct {
 	began time.Time
 	ended chan struct{}
 }
-
-func filepathOf(dir, name string) string { return filepath.Join(dir, name) }
 
 // startRole starts this program in one of its roles.
 func startRole(ctx context.Context, log, role string, args ...string) (*process, error) {

@@ -168,7 +168,7 @@ func (r *report) judge() {
 
 func (r *report) print(w io.Writer) {
 	o := r.options
-	fmt.Fprintf(w, "%s. %d connections, %d x %v each, medians, client of the load: %s.\n\n", r.Machine, o.connections, o.passes, o.duration, o.client)
+	fmt.Fprintf(w, "%s. %d connections, client %s, %d x %v each, medians.\n\n", r.Machine, o.connections, o.client, o.passes, o.duration)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\tevents/s\tratio\tp50 ms\tp99 ms\tp99.9 ms\tCPU us/event\tload us/event\tpeak RSS MiB\tothers\t\n")
 	for _, v := range variants {
