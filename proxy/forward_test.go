@@ -3,13 +3,16 @@ package proxy_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -349,6 +352,42 @@ func TestADeadConnectionIsNoFailedAttempt(t *testing.T) {
 	})
 }
 
+// dying is a connection that takes one request: the next one's first byte finds it dead.
+type dying struct {
+	net.Conn
+	answered *atomic.Bool
+}
+
+func (c dying) Write(p []byte) (int, error) {
+	if c.answered.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	return c.Conn.Write(p)
+}
+
+func TestAConnectionThatDiesBeforeTheFirstByte(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, answered := &app{}, &atomic.Bool{}
+		w := newWorld(t, apps{"legacy": a}, nil)
+		w.DialWith(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := w.net.dial(ctx, network, addr)
+			if w.net.dials == 1 && err == nil {
+				c = dying{c, answered}
+			}
+			return c, err
+		})
+		w.run()
+		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, "")
+		answered.Store(true)
+		body := event("evt_2", "invoice.paid")
+		wantAnswer(t, w.post(body), 200, "")
+		a.wantCount(t, 2)
+		if got := a.requests()[1].body; !bytes.Equal(got, body) {
+			t.Errorf("sent %q", got)
+		}
+	})
+}
+
 func TestConnectionsAreKeptAlive(t *testing.T) {
 	a := &app{}
 	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
@@ -376,6 +415,22 @@ func TestAPanicIsAnOutcome(t *testing.T) {
 		if got := w.status("legacy"); got.Breaker != "closed" || got.InFlight != 0 {
 			t.Errorf("breaker %s, %d slots in use", got.Breaker, got.InFlight)
 		}
+	})
+}
+
+func TestAPanicSaysNothingOfTheBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, apps{"legacy": {do: answers(500)}}, legacy(func(b *proxy.Backend) { b.Retry, b.Breaker.Failures = hardlyEver, 1 }))
+		w.post(event("evt_1", "invoice.paid"))
+		time.Sleep(31 * time.Second)
+		w.PanicIn()
+		for i := range 3 {
+			w.post(event(fmt.Sprintf("evt_%d", i+2), "invoice.paid"))
+			if got := w.status("legacy").Breaker; got != "half-open" {
+				t.Errorf("the breaker is %s after a probe that panicked", got)
+			}
+		}
+		w.run()
 	})
 }
 

@@ -218,6 +218,23 @@ func TestAConnectionIsUsedAgain(t *testing.T) {
 	})
 }
 
+// The deadline of the body must not outlive it: the server would take Stripe for gone while the backend works.
+func TestTheBodysDeadlineEndsWithTheBody(t *testing.T) {
+	inBubble(t, apps{"legacy": {do: takes(3 * time.Second)}}, func(cfg *proxy.Config) { cfg.ReadBody = time.Second }, func(t *testing.T, w *world) {
+		body := event("evt_1", "invoice.paid")
+		conn := w.overTheWire()
+		fmt.Fprintf(conn, "POST /stripe/webhook HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\nStripe-Signature: %s\r\n\r\n%s",
+			len(body), stripe.Sign(body, time.Now(), secret), body)
+		if got := w.answerOn(conn); got != 200 {
+			t.Errorf("answered %d", got)
+		}
+		synctest.Wait()
+		if w.known("evt_1").Answered.IsZero() {
+			t.Error("not taken for answered")
+		}
+	})
+}
+
 func TestBodyMemory(t *testing.T) {
 	a := &app{do: takes(4 * time.Second)}
 	change := func(cfg *proxy.Config) {

@@ -45,6 +45,21 @@ func TestStopAnswersThoseWhoWait(t *testing.T) {
 	})
 }
 
+func TestACutAttemptGivesNothingUp(t *testing.T) {
+	change := both(legacy(func(b *proxy.Backend) { b.Retry.GiveUpAfter = 1 }), func(cfg *proxy.Config) { cfg.DrainTimeout = time.Second })
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, apps{"legacy": {do: hangs}}, change)
+		long := time.Now().Add(-time.Hour)
+		w.seed("evt_1", long, long, proxy.Delivery{Backend: "legacy", State: proxy.Pending, Due: time.Now(), Attempts: 20, TurnStarted: long})
+		w.run()
+		synctest.Wait()
+		w.stop()
+		if d := w.delivery("evt_1", "legacy"); d.State != proxy.Pending || d.Attempts != 21 {
+			t.Errorf("%+v, want it pending", d)
+		}
+	})
+}
+
 func TestStopCutsWhatLastsTooLong(t *testing.T) {
 	for _, c := range []struct {
 		name string
