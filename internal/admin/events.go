@@ -103,14 +103,8 @@ func (a *api) countSiblings(ctx context.Context, k proxy.Known, d *EventDetail) 
 	}
 }
 
-type bodyOutput struct {
-	ContentType        string `header:"Content-Type"`
-	ContentDisposition string `header:"Content-Disposition"`
-	Body               []byte `contentType:"application/octet-stream"`
-}
-
 // getBody hands the body out as a file to save: a browser must never take what somebody else wrote for a page of ours.
-func (a *api) getBody(ctx context.Context, in *eventInput) (*bodyOutput, error) {
+func (a *api) getBody(ctx context.Context, in *eventInput) (*huma.StreamResponse, error) {
 	k, _, err := a.one(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -119,11 +113,11 @@ func (a *api) getBody(ctx context.Context, in *eventInput) (*bodyOutput, error) 
 	if err != nil {
 		return nil, a.fail("read body", err)
 	}
-	return &bodyOutput{
-		ContentType:        "application/octet-stream",
-		ContentDisposition: fmt.Sprintf(`attachment; filename="event-%d.json"`, k.Event.Seq),
-		Body:               body,
-	}, nil
+	return &huma.StreamResponse{Body: func(c huma.Context) {
+		c.SetHeader("Content-Type", "application/octet-stream")
+		c.SetHeader("Content-Disposition", fmt.Sprintf(`attachment; filename="event-%d.json"`, k.Event.Seq))
+		_, _ = c.BodyWriter().Write(body)
+	}}, nil
 }
 
 // ResendRequest says which backends an event is to be delivered to again.

@@ -11,7 +11,12 @@ import (
 func (a *api) register(h huma.API) {
 	get(h, "list-events", "/api/v1/events", a.listEvents, "List events, newest first")
 	get(h, "get-event", "/api/v1/events/{id}", a.getEvent, "Get an event with its deliveries and attempts")
-	get(h, "get-event-body", "/api/v1/events/{id}/body", a.getBody, "Get the bytes that Stripe sent")
+	huma.Register(h, huma.Operation{
+		OperationID: "get-event-body", Method: http.MethodGet, Path: "/api/v1/events/{id}/body", Summary: "Get the bytes that Stripe sent",
+		Responses: map[string]*huma.Response{"200": {
+			Description: "The very bytes, as a file to save.", Content: map[string]*huma.MediaType{"application/octet-stream": {}},
+		}},
+	}, a.getBody)
 	post(h, "resend-event", "/api/v1/events/{id}/resend", a.resend, "Deliver an event again",
 		"To the backends named, else to those it was delivered to, else to those that today's routes choose.")
 

@@ -62,7 +62,7 @@ const (
 )
 
 type streamInput struct {
-	Only []string `query:"only" enum:"event,attempt,backend,stats" doc:"Only these messages; default all"`
+	Only []string `query:"only" nullable:"false" enum:"event,attempt,backend,stats" doc:"Only these messages; default all"`
 }
 
 func (a *api) stream(_ context.Context, in *streamInput) (*huma.StreamResponse, error) {

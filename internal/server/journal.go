@@ -23,6 +23,13 @@ type database interface {
 	Lookup(ctx context.Context, id string) ([]proxy.Known, error)
 	Body(ctx context.Context, seq int64) ([]byte, error)
 	Totals(context.Context) ([]proxy.Total, error)
+	Notes(ctx context.Context, prefix string) (map[string]string, error)
+	SetNote(ctx context.Context, key, value string) error
+	SaveJob(ctx context.Context, id int64, doc []byte) (int64, error)
+	LoadJobs(ctx context.Context) (map[int64][]byte, error)
+	Audit(ctx context.Context, at time.Time, actor, action, detail string) error
+	AuditTrail(ctx context.Context, limit int) ([]proxy.AuditEntry, error)
+	Backup(ctx context.Context, path string, progress func(done, total int64)) error
 	Ready(context.Context) error // nil, or a *sqlite.Outage
 	HistoryDropped() int64       // entries of history that it took and could not write
 	Prune(ctx context.Context, now time.Time, keep sqlite.Retention, n int) (int, error)
@@ -39,7 +46,7 @@ func (s *server) open(ctx context.Context) (journal, error) {
 	if j, ok := any(db).(journal); ok {
 		return j, nil
 	}
-	return &until{database: db, notes: map[string]string{}, jobs: map[int64][]byte{}}, nil
+	return &until{db}, nil
 }
 
 const (
