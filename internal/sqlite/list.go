@@ -16,10 +16,11 @@ const (
 	listPending = 20_000 // with more Pending than this, they are found by walking all events
 )
 
-// Events returns the events that f chooses, newest first, and the Before to go on with, 0 at the end. It looks at a
-// bounded number of events, so a page may be short, or empty, before the end. A state together with a backend means the
-// state of that backend's delivery.
-func (d *DB) Events(ctx context.Context, f proxy.Filter) (out []proxy.Known, next int64, err error) {
+// Events returns a page of the events that f chooses. It looks at a bounded number of events, so a page may be short, or
+// empty, before the end. A state together with a backend means the state of that backend's delivery.
+func (d *DB) Events(ctx context.Context, f proxy.Filter) (p proxy.Page, err error) {
+	var out []proxy.Known
+	var next int64
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
@@ -55,12 +56,24 @@ func (d *DB) Events(ctx context.Context, f proxy.Filter) (out []proxy.Known, nex
 		return nil
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("list events: %w", err)
+		return p, fmt.Errorf("list events: %w", err)
 	}
 	for i := range out {
 		d.leases.mark(out[i].Event.Seq, out[i].Deliveries)
 	}
-	return out, next, nil
+	return proxy.Page{Events: out, Next: next}, nil
+}
+
+// Count counts all the events that f chooses. ctx bounds how long it takes.
+func (d *DB) Count(ctx context.Context, f proxy.Filter) (n int64, err error) {
+	for f.Limit, f.Before = 500, 0; ; {
+		p, err := d.Events(ctx, f)
+		n += int64(len(p.Events))
+		if err != nil || p.Next == 0 {
+			return n, err
+		}
+		f.Before = p.Next
+	}
 }
 
 // walk returns up to n numbers of events below before, newest first.
@@ -111,10 +124,14 @@ func choose(ctx context.Context, c *sql.Conn, f proxy.Filter, seqs []int64, n in
 	}
 	where, args := []string{`e.seq IN (SELECT value FROM json_each(?))`}, []any{string(list)}
 	and := func(cond string, v ...any) { where, args = append(where, cond), append(args, v...) }
-	for column, v := range map[string]string{"id": f.ID, "source": f.Source, "account": f.Account, "object": f.Object} {
+	for column, v := range map[string]string{"id": f.ID, "source": f.Source, "account": f.Account, "object": f.Object, "customer": f.Customer} {
 		if v != "" {
 			and(`e.`+column+` = ?`, v)
 		}
+	}
+	if f.Query != "" {
+		and(`(? IN (e.id, e.object, e.customer, e.account) OR
+			instr(lower(CAST((SELECT body FROM bodies WHERE event = e.seq) AS TEXT)), lower(?)) > 0)`, f.Query, f.Query)
 	}
 	if f.Type != "" {
 		and(`e.type GLOB ?`, strings.NewReplacer(`[`, `[[]`, `?`, `[?]`).Replace(f.Type))
@@ -147,8 +164,8 @@ func choose(ctx context.Context, c *sql.Conn, f proxy.Filter, seqs []int64, n in
 // Lookup returns the events with this id, over all sources, newest first. Of the dashboard's test events, which all have
 // one id, it returns some of the newest.
 func (d *DB) Lookup(ctx context.Context, id string) ([]proxy.Known, error) {
-	out, _, err := d.Events(ctx, proxy.Filter{ID: id})
-	return out, err
+	p, err := d.Events(ctx, proxy.Filter{ID: id})
+	return p.Events, err
 }
 
 // lookup returns the numbers of the events with this id, newest first. The index begins with the source, so it goes

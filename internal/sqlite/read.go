@@ -105,12 +105,16 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 	}, err
 }
 
-// Event returns an event by its number with its attempts, those of each backend and turn in order.
+// Event returns an event by its number, with its headers but without its body, and its attempts, those of each backend
+// and turn in order.
 func (d *DB) Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error) {
 	var out []proxy.Known
 	var attempts []proxy.Attempt
 	err := d.read(ctx, func(c *sql.Conn) (err error) {
 		if out, err = known(ctx, c, listColumns, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
+			return err
+		}
+		if err := headers(ctx, c, &out[0].Event); err != nil {
 			return err
 		}
 		attempts, err = tries(ctx, c, seq)
@@ -124,6 +128,16 @@ func (d *DB) Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt
 	}
 	d.leases.mark(seq, out[0].Deliveries)
 	return out[0], attempts, nil
+}
+
+// headers fills in the headers of an event.
+func headers(ctx context.Context, c *sql.Conn, e *proxy.Event) error {
+	return each(ctx, c, func(r row) (err error) {
+		if e.Header, err = decodeHeader(r.blob(0)); err == nil {
+			e.Forwarded, err = decodeHeader(r.blob(1))
+		}
+		return err
+	}, `SELECT headers, forwarded FROM events WHERE seq = ?`, e.Seq)
 }
 
 // read runs f on a connection for reading, in one snapshot.
