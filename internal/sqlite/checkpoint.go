@@ -15,8 +15,8 @@ import (
 // stays small and is not always growing, which makes each fsync dearer.
 const (
 	walCopy     = 4 << 20   // copy after about this much was written
-	walRestart  = 16 << 20  // start again from the beginning above this
-	walRest     = 4 << 20   // but only when no more than this is left to copy
+	walRestart  = 8 << 20   // start again from the beginning above this
+	walRest     = 2 << 20   // but only when no more than this is left to copy
 	walTruncate = 256 << 20 // cut the log above this, whatever is left
 )
 
@@ -26,13 +26,26 @@ type walState struct {
 	poke    chan struct{}
 }
 
-func (w *walState) wrote(n int64) {
+// wrote counts what a batch wrote, and asks for a copy when that is due.
+func (w *walState) wrote(ops []*op) {
+	n := int64(0)
+	for _, o := range ops {
+		if !o.reads {
+			n += o.size + pageSize/8 // its share of pages that are not full
+		}
+	}
 	if w.written.Add(n) > walCopy {
 		select {
 		case w.poke <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// cut asks the writer to empty the log after its batch.
+func (w *walState) cut() {
+	mode := "TRUNCATE"
+	w.mode.Store(&mode)
 }
 
 // truncate copies the whole log into the file, syncs it, and empties the log.

@@ -14,9 +14,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// ballastSize is held in a file beside the journal and given up when the disk is truly full, so that there is room for
-// what settling and deleting writes: a full disk must heal by draining.
-const ballastSize = 16 << 20
+// ballastSize is held in a file beside the journal and given up when the disk is truly full: a full disk must heal by
+// draining, and settling and deleting need room, for the write-ahead log, and for copying it into the file, which may
+// grow by as much. So it is more than the log usually is: see walRestart.
+const ballastSize = 32 << 20
 
 // earlyStep is how many Delivered events are dropped at a time to make room.
 const earlyStep = 512
@@ -90,12 +91,21 @@ func (d *DB) checkSpace(ctx context.Context) {
 		s.log.Warn("look at the disk's free space", zap.Error(err))
 		return
 	}
-	s.set(free < s.reserve, free)
+	if free < s.reserve {
+		if free, err = d.cutLog(ctx); err != nil {
+			s.log.Warn("cut the write-ahead log", zap.Error(err))
+		}
+	}
+	enough := s.reserve
+	if s.full.Load() {
+		enough += s.reserve / 8 // so that it does not change its mind with every event
+	}
+	s.set(free < enough, free)
 	if !s.full.Load() {
 		s.hold(free)
 		return
 	}
-	for dropped := 0; free < s.reserve; {
+	for dropped := 0; free < s.reserve+s.reserve/8; {
 		n, err := d.dropEarly(ctx, time.Now())
 		if dropped += n; err != nil || n == 0 {
 			s.log.Warn("dropped Delivered events early", zap.Int("events", dropped), zap.Error(err))
@@ -106,6 +116,17 @@ func (d *DB) checkSpace(ctx context.Context) {
 		}
 	}
 	s.set(false, free)
+}
+
+// cutLog gives what the write-ahead log takes back to the disk, and returns what is free then.
+func (d *DB) cutLog(ctx context.Context) (int64, error) {
+	d.wal.cut()
+	for range 2 { // the log is cut after the first batch, before the second
+		if err := d.barrier(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return d.room(ctx)
 }
 
 // room is what may still be written: the disk's free bytes, and the file's own free pages.

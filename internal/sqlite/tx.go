@@ -80,6 +80,9 @@ type eventRow struct {
 
 // put writes or merges an entry and returns its event's number.
 func (t *tx) put(e *entry) (int64, error) {
+	if !e.creates() && e.Event.Seq != 0 {
+		return e.Event.Seq, t.mark(e)
+	}
 	k, err := t.lookup(e)
 	if err != nil {
 		return 0, err
@@ -91,6 +94,15 @@ func (t *tx) put(e *entry) (int64, error) {
 		return t.insert(e)
 	}
 	return k.seq, t.merge(k, e)
+}
+
+// mark notes that Stripe has our answer to an event of which the number is known.
+func (t *tx) mark(e *entry) error {
+	n, err := t.exec(`UPDATE events SET answered = max(answered, ?) WHERE seq = ?`, millis(e.Answered), e.Event.Seq)
+	if err == nil && n == 0 {
+		err = proxy.ErrNotFound
+	}
+	return err
 }
 
 func (t *tx) lookup(e *entry) (k eventRow, err error) {

@@ -111,10 +111,10 @@ func (d *DB) write(c *conn) error {
 	defer timer.Stop()
 	for {
 		ops, closed := d.take()
-		notes, waited := d.history.oldest(batchOps - len(ops))
+		notes, waited := d.history.oldest(batchOps)
 		held := time.Until(d.noNotes)
-		if len(ops) == 0 && len(notes) < batchOps && waited < historyDelay && !closed || held > 0 {
-			notes = nil
+		if len(notes) < batchOps/2 && waited < historyDelay && !closed || held > 0 {
+			notes = nil // nobody waits for them, and many together change the same pages
 		}
 		if len(ops)+len(notes) > 0 {
 			if err := d.batch(c, ops, notes); err != nil {
@@ -151,7 +151,7 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	}
 	waiting := len(all)
 	for _, n := range notes {
-		all = append(all, &op{run: func(t *tx) error { return t.note(n.entry) }})
+		all = append(all, &op{size: n.entry.size(), run: func(t *tx) error { return t.note(n.entry) }})
 	}
 	if len(all) == 0 {
 		return nil
@@ -169,6 +169,7 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	for _, f := range t.after {
 		f()
 	}
+	d.wal.wrote(all)
 	d.history.written(all[waiting:], d.log)
 	for _, o := range all[:waiting] {
 		o.answer()
@@ -185,6 +186,7 @@ func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
 	var again []*op
 	if code(err) == lib.SQLITE_FULL {
 		d.space.exhausted()
+		d.wal.cut()
 		told = fmt.Errorf("%w: %w", proxy.ErrFull, err)
 		for _, o := range ops {
 			if !o.full {
