@@ -33,6 +33,7 @@ type backend struct {
 	paused   atomic.Bool
 	wake     chan struct{} // says to the drain: look again
 	nextLook atomic.Int64  // when the drain looks again, unix nanoseconds; 0 while it is at work
+	hungry   atomic.Bool   // the drain waits for slots; else a free one is nothing to it
 	settler  chan Settlement
 
 	mu          sync.Mutex
@@ -67,7 +68,11 @@ func newBackend(name string, log *zap.Logger, seen Observer) *backend {
 		name: name, log: log, seen: seen, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(rate.Inf, 1),
 		settler: make(chan Settlement, 1024), statuses: map[int]int64{},
 	}
-	b.slots = newSlots(0, b.poke)
+	b.slots = newSlots(0, func() {
+		if b.hungry.Load() {
+			b.poke()
+		}
+	})
 	return b
 }
 

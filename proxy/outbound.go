@@ -110,6 +110,7 @@ func (g *Gateway) waitForWork() {
 // drain is the loop of one backend: it leases what can be sent now, and sends it.
 func (g *Gateway) drain(ctx context.Context, b *backend) {
 	for ctx.Err() == nil {
+		b.hungry.Store(true)
 		n, until := b.room(time.Now())
 		if n > 0 {
 			var got int
@@ -117,6 +118,7 @@ func (g *Gateway) drain(ctx context.Context, b *backend) {
 			if got == n {
 				continue
 			}
+			b.hungry.Store(false)
 		}
 		b.sleep(ctx, until)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -50,6 +51,9 @@ be reached. It is made for the health check of a container.`,
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if probe {
 			return askReady(c.Context(), c.ErrOrStderr(), adminURL)
+		}
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(200) // the heap is small: 10 MB more of it save 2 % of the CPU
 		}
 		stderr := c.ErrOrStderr()
 		if format == "auto" {

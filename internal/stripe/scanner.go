@@ -2,6 +2,7 @@ package stripe
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,6 +10,19 @@ import (
 )
 
 const maxDepth = 512 // Stripe's events have about ten levels
+
+const (
+	ones   = 0x0101010101010101 // one in each of eight bytes
+	highs  = 0x80 * ones
+	spaces = ' ' * ones
+)
+
+// allPlain reports whether each of the eight bytes of x is ASCII that stands for itself in a string: no quote, no
+// backslash, no control character.
+func allPlain(x uint64) bool {
+	quote, backslash := x^'"'*ones, x^'\\'*ones
+	return (x|(x-0x20*ones)|((quote-ones)&^quote)|((backslash-ones)&^backslash))&highs == 0
+}
 
 // scanner reads JSON (RFC 8259) from its position on. After an error it stands still: err is the first one, and every
 // loop ends.
@@ -37,6 +51,9 @@ func (s *scanner) unexpected(want string) {
 // peek skips white space and returns the next byte, 0 at the end.
 func (s *scanner) peek() byte {
 	i := s.i
+	for i+8 <= len(s.b) && binary.LittleEndian.Uint64(s.b[i:]) == spaces { // Stripe indents: a third of a body is spaces
+		i += 8
+	}
 	for i < len(s.b) && blank[s.b[i]] {
 		i++
 	}
@@ -227,6 +244,9 @@ func (s *scanner) str() (escaped bool) {
 	s.i++
 	for {
 		i := s.i
+		for i+8 <= len(s.b) && allPlain(binary.LittleEndian.Uint64(s.b[i:])) {
+			i += 8
+		}
 		for i < len(s.b) && plain[s.b[i]] {
 			i++
 		}
