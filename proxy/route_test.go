@@ -110,9 +110,20 @@ func TestGlobMatch(t *testing.T) {
 		pattern, s string
 		want       bool
 	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"**", "a.b", true}, {"a*a", "a", false}, {"a*a", "aa", true},
-		{"*ab*ab", "abab", true}, {"*ab*ab", "ab", false}, {"a*b*c", "abcbc", true}, {"*.updated", "a.b.updated", true},
-		{"a?c", "abc", false}, {"[ab]", "a", false}, {`\*`, "*", false}, {`\*`, `\x`, true},
+		{"", "", true},
+		{"", "a", false},
+		{"*", "", true},
+		{"**", "a.b", true},
+		{"a*a", "a", false},
+		{"a*a", "aa", true},
+		{"*ab*ab", "abab", true},
+		{"*ab*ab", "ab", false},
+		{"a*b*c", "abcbc", true},
+		{"*.updated", "a.b.updated", true},
+		{"a?c", "abc", false},
+		{"[ab]", "a", false},
+		{`\*`, "*", false},
+		{`\*`, `\x`, true},
 	}
 	for _, c := range cases {
 		if got := proxy.GlobMatch(c.pattern, c.s); got != c.want {

@@ -37,7 +37,7 @@ func TestSecretsAndBodiesAreNotSeen(t *testing.T) {
 		answered := func(got *httptest.ResponseRecorder) { show(got.Code, got.Header(), got.Body.String()) }
 		body := func(n int) []byte { return event(fmt.Sprintf("evt_%d", n), "chirp.paid") }
 		for i, f := range []http.HandlerFunc{nil, answers(500), answers(404), cuts, func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, r.RequestURI, 302)
+			http.Redirect(w, r, r.RequestURI, http.StatusFound)
 		}} {
 			a.then(f)
 			r := signed(body(i+1), "whsec_canary_one")

@@ -81,7 +81,7 @@ func TestStopCutsWhatLastsTooLong(t *testing.T) {
 					t.Errorf("Run returned after %v, want drain_timeout", took)
 				}
 				d := w.delivery("evt_1", "legacy")
-				if d.State != proxy.Pending || d.Attempts != 1 || d.Token != 0 || d.Due.Sub(time.Now()) > time.Second {
+				if d.State != proxy.Pending || d.Attempts != 1 || d.Token != 0 || time.Until(d.Due) > time.Second {
 					t.Errorf("%+v, want one attempt counted, due after one backoff", d)
 				}
 				if got := w.attempts("evt_1"); !slices.Equal(got, []string{c.want}) {
