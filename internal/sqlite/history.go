@@ -23,6 +23,9 @@ type history struct {
 	bySeq   map[int64][]*note
 	dropped int64
 	batches int64 // how often notes went into the file
+	taken   int64 // notes in all, of which gone are written or lost
+	gone    int64
+	urgent  bool // somebody waits for them after all
 }
 
 type note struct {
@@ -44,6 +47,7 @@ func (h *history) take(e *entry, entries int, bytes int64) error {
 	n := &note{entry: e, at: time.Now()}
 	h.notes = append(h.notes, n)
 	h.bytes += e.size()
+	h.taken++
 	if e.unique {
 		k := e.Event.Key()
 		h.byKey[k] = append(h.byKey[k], n)
@@ -61,7 +65,26 @@ func (h *history) oldest(n int) ([]*note, time.Duration) {
 	if len(h.notes) == 0 {
 		return nil, 0
 	}
-	return slices.Clone(h.notes[:min(n, len(h.notes))]), time.Since(h.notes[0].at)
+	waited := time.Since(h.notes[0].at)
+	if h.urgent {
+		waited = max(waited, historyDelay)
+	}
+	return slices.Clone(h.notes[:min(n, len(h.notes))]), waited
+}
+
+// hurry has what was taken so far written without delay, and returns what written will count when it is.
+func (h *history) hurry() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.urgent = len(h.notes) > 0
+	return h.taken
+}
+
+// reached reports whether the first n notes are written.
+func (h *history) reached(n int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gone >= n
 }
 
 // written forgets the first notes, which ops have written or lost for good.
@@ -83,6 +106,8 @@ func (h *history) written(ops []*op, log *zap.Logger) {
 		}
 	}
 	h.notes = slices.Delete(h.notes, 0, len(ops))
+	h.gone += int64(len(ops))
+	h.urgent = h.urgent && len(h.notes) > 0
 	h.batches++
 	if lost != nil {
 		log.Error("history dropped", zap.Error(lost), zap.Int64("dropped_in_all", h.dropped))

@@ -99,7 +99,7 @@ func (d *DB) barrier(ctx context.Context) error {
 
 // Flush returns when what Record has taken before is on stable storage.
 func (d *DB) Flush(ctx context.Context) error {
-	for notes, _ := d.history.oldest(1 << 30); len(notes) > 0; notes = notes[min(len(notes), batchOps-1):] {
+	for n := d.history.hurry(); !d.history.reached(n); d.history.hurry() {
 		if err := d.barrier(ctx); err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ const (
 // empty, before the end. A state together with a backend means the state of that backend's delivery.
 func (d *DB) Events(ctx context.Context, f proxy.Filter) (p proxy.Page, err error) {
 	var out []proxy.Known
-	var next int64
+	var next, looked int64
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
@@ -53,6 +53,9 @@ func (d *DB) Events(ctx context.Context, f proxy.Filter) (p proxy.Page, err erro
 				next = seqs[len(seqs)-1]
 			}
 		}
+		if next > 0 && len(out) < f.Limit {
+			return c.QueryRowContext(ctx, `SELECT received FROM events WHERE seq = ?`, next).Scan(&looked)
+		}
 		return nil
 	})
 	if err != nil {
@@ -61,7 +64,7 @@ func (d *DB) Events(ctx context.Context, f proxy.Filter) (p proxy.Page, err erro
 	for i := range out {
 		d.leases.mark(out[i].Event.Seq, out[i].Deliveries)
 	}
-	return proxy.Page{Events: out, Next: next}, nil
+	return proxy.Page{Events: out, Next: next, LookedTo: timeOf(looked)}, nil
 }
 
 // Count counts all the events that f chooses. ctx bounds how long it takes.

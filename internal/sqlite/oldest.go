@@ -85,11 +85,13 @@ func (d *DB) Totals(ctx context.Context) ([]proxy.Total, error) {
 	return out, nil
 }
 
+// oldestQuery walks the table, which the + make it do, not the index: what it passes now is never looked at again.
+const oldestQuery = `SELECT event FROM deliveries WHERE +backend = ? AND +state = 1 AND event >= ? ORDER BY event LIMIT 1`
+
 func (d *DB) findOldest(ctx context.Context, c *sql.Conn, t *proxy.Total) error {
 	q, from := `SELECT min(event) FROM deliveries INDEXED BY deliveries_due WHERE backend = ? AND state = 1 AND event >= ?`, int64(0)
 	if n, ok := d.oldest.begin(t.Backend); ok {
-		// Walks the table, not the index: what is passed now is never looked at again.
-		q, from = `SELECT event FROM deliveries NOT INDEXED WHERE backend = ? AND state = 1 AND event >= ? ORDER BY event LIMIT 1`, n
+		q, from = oldestQuery, n
 	}
 	seq, err := numbers(ctx, c, q, t.Backend, from)
 	if err != nil || len(seq) == 0 {
