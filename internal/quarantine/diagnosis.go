@@ -37,8 +37,10 @@ func diagnose(c *Config, s proxy.SourceStatus, r *proxy.Rejected, now time.Time)
 	case s.LastVerified.After(r.Received):
 		return fmt.Sprintf("no secret matches, but others verified later, at %s: another endpoint or account that posts to this path?",
 			at(s.LastVerified, now))
-	case !s.NoMatchSince.IsZero():
+	case !s.NoMatchSince.IsZero() && (s.LastVerified.IsZero() || s.NoMatchSince.Before(r.Received)):
 		return fmt.Sprintf("no secret matches since %s: was it rolled?", at(s.NoMatchSince, now))
+	case !s.LastVerified.IsZero(): // what came before a restart is not in NoMatchSince
+		return fmt.Sprintf("no secret matches since %s: was it rolled?", at(r.Received, now))
 	}
 	return "no secret matches: was it rolled?"
 }

@@ -215,7 +215,7 @@ func (q *Quarantine) reserve(n, most int64) bool {
 
 // size is about the room that a request takes in the store.
 func size(r *proxy.Rejected) int64 {
-	n := 256 + len(r.Body) + len(r.Query)
+	n := 512 + len(r.Body) + len(r.Query)
 	for _, h := range []http.Header{r.Header, r.Forwarded} {
 		for k, values := range h {
 			for _, v := range values {

@@ -2,6 +2,7 @@ package quarantine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,6 +13,7 @@ const (
 	retryAfter = time.Minute
 	tellAhead  = 7 * 24 * time.Hour // before something is dropped for its age
 	tellAgain  = 24 * time.Hour
+	dropStep   = 100 // requests at once: live events wait for it
 )
 
 // Run rechecks what is kept at the start and when a secret changed, and drops what is too old, until ctx ends.
@@ -58,8 +60,12 @@ func (q *Quarantine) expire(ctx context.Context, now time.Time) error {
 		}
 		q.Log.Error("quarantine: dropping requests that are older than quarantine.max_age", zap.Int("items", len(old)),
 			zap.Time("oldest", oldest))
-		_, err := q.Drop(ctx, old...)
-		return err
+		for step := range slices.Chunk(old, dropStep) {
+			if _, err := q.Drop(ctx, step...); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	q.mu.Lock()
 	due := now.Sub(oldest) >= maxAge-min(tellAhead, maxAge/2) && !now.Before(q.sayAge)

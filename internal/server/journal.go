@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 	"github.com/breakwater-gateway/breakwater/internal/sqlite"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -19,6 +20,7 @@ type journal interface {
 
 type database interface {
 	proxy.Journal
+	quarantine.Store
 	Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error)
 	Lookup(ctx context.Context, id string) ([]proxy.Known, error)
 	Body(ctx context.Context, seq int64) ([]byte, error)

@@ -36,8 +36,9 @@ func (o observers) Attempted(ev *proxy.Event, backend string, a proxy.Attempt) {
 func (s *server) newAdmin() *admin.Server {
 	return admin.New(admin.Options{
 		Journal: s.journal, Gateway: s.gateway, Sources: s.sources, Feed: s.feed, Ready: s.ready, Config: s.configuration,
-		Match:  func(ev *proxy.Event) proxy.Match { return s.file.Load().Proxy.Routes.Match(ev) },
-		Reload: s.reload, Metrics: s.metrics.handler(), Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
+		Quarantine: held{s.quarantine},
+		Match:      func(ev *proxy.Event) proxy.Match { return s.file.Load().Proxy.Routes.Match(ev) },
+		Reload:     s.reload, Metrics: s.metrics.handler(), Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
 	})
 }
 

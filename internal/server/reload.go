@@ -74,6 +74,7 @@ func (s *server) take(file *config.File) error {
 	if err := s.gateway.Reload(s.proxyConfig(file)); err != nil {
 		return err
 	}
+	s.quarantine.Use(quarantineConfig(file)) // after the Gateway: what is released goes through its new routes
 	if pair != nil {
 		s.cert.current.Store(pair)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
 	"github.com/breakwater-gateway/breakwater/internal/config"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 	"github.com/breakwater-gateway/breakwater/internal/sqlite"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -45,17 +46,18 @@ type Started struct {
 // server is one running gateway.
 type server struct {
 	Options
-	boot    *config.File // as it was at the start: what needs a restart is compared with it
-	journal journal
-	gateway *proxy.Gateway
-	metrics *metrics
-	feed    *admin.Feed
-	admin   *admin.Server
-	memory  map[string]sourceMemory // of the time before the start, by source
-	loaded  loaded
-	watch   *watcher
-	conns   connections  // Stripe's
-	cert    *certificate // nil: HTTP
+	boot       *config.File // as it was at the start: what needs a restart is compared with it
+	journal    journal
+	gateway    *proxy.Gateway
+	metrics    *metrics
+	feed       *admin.Feed
+	quarantine *quarantine.Quarantine
+	admin      *admin.Server
+	memory     map[string]sourceMemory // of the time before the start, by source
+	loaded     loaded
+	watch      *watcher
+	conns      connections  // Stripe's
+	cert       *certificate // nil: HTTP
 
 	reloading sync.Mutex
 	file      atomic.Pointer[config.File] // the configuration at work
@@ -95,6 +97,9 @@ func Run(ctx context.Context, o Options) error {
 // waits for another one to let go of the journal must not take its connections.
 func (s *server) start(ctx context.Context, webhook, adminListener net.Listener) (err error) {
 	file := s.boot
+	if err := s.openQuarantine(ctx); err != nil {
+		return err
+	}
 	if s.gateway, err = proxy.New(s.proxyConfig(file)); err != nil {
 		return err
 	}
@@ -106,7 +111,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	s.metrics.registry.MustRegister(standing{
 		backends: s.gateway.Backends, totals: s.journal.Totals,
 		dropped: func() int64 { return s.metrics.dropped.Load() + s.journal.HistoryDropped() },
-	})
+	}, quarantined{s.quarantine.Stats})
 	if file.TLS.CertFile != "" {
 		pair, err := loadCertificate(file.TLS.CertFile, file.TLS.KeyFile)
 		if err != nil {
@@ -153,6 +158,7 @@ func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) e
 	g.Go(func() error { return closed(private.Serve(adminListener)) })
 	g.Go(func() error { return s.takeChanges(background) })
 	g.Go(func() error { return s.prune(background) })
+	g.Go(func() error { return s.quarantine.Run(background) })
 	g.Go(func() error { return s.memorize(background) })
 	g.Go(func() error { return s.admin.Run(background) })
 	g.Go(func() error { return watchdog(background, func() { s.gateway.Backends() }) })
@@ -223,6 +229,7 @@ func closed(err error) error {
 func (s *server) proxyConfig(file *config.File) proxy.Config {
 	c := file.Proxy
 	c.Journal, c.Log, c.Observer = s.journal, s.Log, observers{s.metrics, s.feed}
+	c.Quarantine = s.quarantine
 	return c
 }
 

@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/config"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// openQuarantine makes the quarantine over what the journal holds. It is there whether stripe_ips is set or not: a reload
+// may turn it on, and what was kept before it was turned off is still released and dropped.
+func (s *server) openQuarantine(ctx context.Context) (err error) {
+	s.quarantine, err = quarantine.New(ctx, quarantine.Options{
+		Store: s.journal, Log: s.Log,
+		Accept:  func(ctx context.Context, ev *proxy.Event) (proxy.Result, error) { return s.gateway.Accept(ctx, ev) },
+		Sources: s.sources,
+	})
+	if err == nil {
+		s.quarantine.Use(quarantineConfig(s.boot))
+	}
+	return err
+}
+
+func quarantineConfig(file *config.File) quarantine.Config {
+	addresses := file.StripeIPs.Own
+	if file.StripeIPs.Default {
+		addresses = append(quarantine.StripeIPs(), addresses...)
+	}
+	return quarantine.Config{
+		Addresses: addresses, MaxBytes: file.Quarantine.MaxBytes, MaxAge: file.Quarantine.MaxAge, Rate: file.Quarantine.Rate,
+		Sources: file.Proxy.Sources, Routes: file.Proxy.Routes,
+	}
+}
+
+// held is the quarantine in the words of package admin.
+type held struct{ *quarantine.Quarantine }
+
+func (h held) List(ctx context.Context, before int64, limit int) ([]admin.QuarantineItem, error) {
+	items, err := h.Quarantine.List(ctx, before, limit)
+	out := make([]admin.QuarantineItem, len(items))
+	for i, item := range items {
+		out[i] = admin.QuarantineItem(item)
+	}
+	return out, err
+}
+
+func (h held) Recheck(ctx context.Context) (admin.QuarantineReport, error) {
+	report, err := h.Quarantine.Recheck(ctx)
+	return admin.QuarantineReport(report), err
+}
+
+func (h held) Stats(ctx context.Context) (admin.QuarantineStats, error) {
+	stats, err := h.Quarantine.Stats(ctx)
+	return admin.QuarantineStats(stats), err
+}
+
+// quarantined reads how the quarantine stands, when Prometheus asks.
+type quarantined struct {
+	stats func(context.Context) (quarantine.Stats, error)
+}
+
+var (
+	quarantineItems  = prometheus.NewDesc("breakwater_quarantine_items", "Requests that came from Stripe and did not verify.", nil, nil)
+	quarantineBytes  = prometheus.NewDesc("breakwater_quarantine_bytes", "Room that they take.", nil, nil)
+	quarantineOldest = prometheus.NewDesc("breakwater_quarantine_oldest_seconds",
+		"Time since the oldest of them was received, 0 when there is none.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (quarantined) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{quarantineItems, quarantineBytes, quarantineOldest} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (q quarantined) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	s, err := q.stats(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(quarantineItems, err)
+		return
+	}
+	age := 0.0
+	if s.Items > 0 {
+		age = max(0, time.Since(s.Oldest).Seconds())
+	}
+	ch <- prometheus.MustNewConstMetric(quarantineItems, prometheus.GaugeValue, float64(s.Items))
+	ch <- prometheus.MustNewConstMetric(quarantineBytes, prometheus.GaugeValue, float64(s.Bytes))
+	ch <- prometheus.MustNewConstMetric(quarantineOldest, prometheus.GaugeValue, age)
+}
