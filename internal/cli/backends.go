@@ -107,7 +107,10 @@ func (s screen) trouble(b admin.Backend) string {
 }
 
 func waiting(n int64) string {
-	if n == 1 {
+	switch n {
+	case 0:
+		return "nothing waits"
+	case 1:
 		return "1 event waits"
 	}
 	return counted(n, "event") + " wait"
@@ -124,7 +127,7 @@ time does not count towards give_up_after. A restart changes nothing.`,
 func newResume() *cobra.Command {
 	return newSwitch("resume", "Send a paused backend its events", `End 'breakwater pause': what waits is sent, oldest first, beside what comes in.`,
 		(*admin.Client).Resume, func(b admin.Backend) string {
-			return fmt.Sprintf("%s goes on: %s to be sent\n", visible(b.Name), waiting(b.Pending))
+			return fmt.Sprintf("%s goes on: %s\n", visible(b.Name), waiting(b.Pending))
 		})
 }
 
@@ -152,7 +155,7 @@ func newSwitch(name, short, long string, act func(*admin.Client, context.Context
 		for _, backend := range args {
 			b, err := act(g.Client, c.Context(), backend)
 			if err != nil {
-				return g.explain(err)
+				return g.about(backend, err)
 			}
 			list.Backends = append(list.Backends, b)
 			if !asJSON {

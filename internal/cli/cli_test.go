@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,10 +45,12 @@ func (m leakChecked) Run() int {
 //	get URL            prints the body of the answer and fails unless it is 200
 //	until ARGS...      runs breakwater with these arguments again and again until it succeeds
 //	status CODE URL    asks again and again until the answer has this status
+//	shows RE ARGS...   runs breakwater with these arguments again and again until its output matches
 //	hanging            waits until HANGING has an event
+//	answers CODE TEXT  sets what MOODY answers from now on; at first 200
 //
-// and the variables BACKEND, a backend that answers 200, HANGING, one that never does, and PORT and ADMIN_PORT, which
-// are free.
+// and the variables BACKEND, a backend that answers 200, HANGING, one that never does, MOODY, and PORT and ADMIN_PORT,
+// which are free. BREAKWATER_ADMIN is at ADMIN_PORT.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -69,8 +73,16 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { close(ended) })
 			env.Setenv("HANGING", hanging.URL)
 			env.Values["arrived"] = arrived
+			mood := &mood{status: http.StatusOK}
+			moody := httptest.NewServer(mood)
+			env.Defer(moody.Close)
+			env.Setenv("MOODY", moody.URL)
+			env.Values["mood"] = mood
 			env.Setenv("PORT", freePort(t))
-			env.Setenv("ADMIN_PORT", freePort(t))
+			port := freePort(t)
+			env.Setenv("ADMIN_PORT", port)
+			env.Setenv("BREAKWATER_ADMIN", "http://127.0.0.1:"+port)
+			env.Setenv("TZ", "UTC")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -105,6 +117,23 @@ func TestScripts(t *testing.T) {
 					}
 				}
 			},
+			"answers": func(ts *testscript.TestScript, _ bool, args []string) {
+				status, err := strconv.Atoi(args[0])
+				ts.Check(err)
+				ts.Value("mood").(*mood).set(status, strings.Join(args[1:], " "))
+			},
+			"shows": func(ts *testscript.TestScript, _ bool, args []string) {
+				want, err := regexp.Compile("(?m)" + args[0])
+				ts.Check(err)
+				for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+					if ts.Exec("breakwater", args[1:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+						return
+					}
+					if time.Now().After(deadline) {
+						ts.Fatalf("breakwater %v does not show %s", args[1:], args[0])
+					}
+				}
+			},
 			"until": func(ts *testscript.TestScript, _ bool, args []string) {
 				for deadline := time.Now().Add(20 * time.Second); ts.Exec("breakwater", args...) != nil; {
 					if time.Now().After(deadline) {
@@ -115,6 +144,27 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// mood is a backend that answers as it is told.
+type mood struct {
+	mu     sync.Mutex
+	status int
+	text   string
+}
+
+func (m *mood) set(status int, text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status, m.text = status, text
+}
+
+func (m *mood) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w.WriteHeader(m.status)
+	fmt.Fprint(w, m.text)
 }
 
 func freePort(t *testing.T) string {

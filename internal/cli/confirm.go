@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,17 +22,17 @@ func confirm(c *cobra.Command, yes bool, would string) error {
 		return nil
 	}
 	in, ok := c.InOrStdin().(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) || !isTerminal(c.ErrOrStderr()) {
+	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return usageError("%s; nothing was done. Where nobody can be asked, say --yes", would)
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "%s. Go on? [y/N] ", would)
 	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && err != io.EOF { //nolint:errorlint // a terminal's end is io.EOF itself
+	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":
 		return nil
 	}
-	return fmt.Errorf("nothing was done")
+	return errors.New("nothing was done")
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -32,21 +33,21 @@ With --body it prints the body instead: the very bytes that Stripe sent, with no
 	c.Flags().BoolVar(&body, "body", false, "print the body as Stripe sent it")
 	c.MarkFlagsMutuallyExclusive("json", "body")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		client, err := connect()
+		g, err := connect()
 		if err != nil {
 			return err
 		}
 		id := eventRef(args[0])
 		if body {
-			b, err := client.Body(c.Context(), id)
+			b, err := g.Body(c.Context(), id)
 			if err == nil {
 				_, err = c.OutOrStdout().Write(b)
 			}
-			return client.explain(err)
+			return g.about(args[0], err)
 		}
-		e, err := client.Event(c.Context(), id)
+		e, err := g.Event(c.Context(), id)
 		if err != nil {
-			return client.explain(err)
+			return g.about(args[0], err)
 		}
 		if asJSON {
 			return writeJSON(c.OutOrStdout(), e)
@@ -121,13 +122,9 @@ func attemptTable(attempts []admin.Attempt) *table {
 		numbers: []int{2, 3, 6}, shrink: []int{7}, drop: []int{3, 2, 4},
 	}
 	for _, a := range attempts {
-		said := a.Error
-		if a.Excerpt != "" {
-			said = a.Excerpt
-		}
 		t.add(say(clock(a.StartedAt.Time), plain), say(a.Backend, plain), say(strconv.Itoa(a.Turn), plain),
 			say(strconv.Itoa(a.N), plain), say(a.Trigger, plain), answer(a.Status, a.Outcome),
-			say(took(a.DurationMS), plain), say(said, plain))
+			say(took(a.DurationMS), plain), say(cmp.Or(a.Excerpt, a.Error), plain))
 	}
 	return t
 }

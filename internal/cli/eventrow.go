@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -55,12 +56,13 @@ func stateOf(e admin.Event) cell {
 	return say(text, statePaint[e.State])
 }
 
-// backendsOf names the backends of e, each with its state where that is not e's own.
+// backendsOf names the backends of e, each with its state unless all have e's own.
 func backendsOf(e admin.Event) string {
+	differ := slices.ContainsFunc(e.Deliveries, func(d admin.Delivery) bool { return d.State != e.State })
 	names := make([]string, len(e.Deliveries))
 	for i, d := range e.Deliveries {
 		names[i] = d.Backend
-		if len(e.Deliveries) > 1 || d.State != e.State {
+		if differ {
 			names[i] += " " + d.State
 		}
 	}

@@ -72,6 +72,15 @@ func (g *gateway) explain(err error) error {
 	return errors.New(lines(err))
 }
 
+// about is explain, naming what was not found.
+func (g *gateway) about(what string, err error) error {
+	explained := g.explain(err)
+	if exitCode(explained) == exitNotFound {
+		return exitError{exitNotFound, fmt.Errorf("%s: %w", visible(what), explained)}
+	}
+	return explained
+}
+
 // lines is err's text, safe to show; the gateway lists what to choose from on lines of their own.
 func lines(err error) string {
 	all := strings.Split(err.Error(), "\n")

@@ -53,14 +53,14 @@ them ends, and bulk resends go on after a restart.`,
 		newJob("stop", "Stop a job: what it has done stays done", func(c *cobra.Command, g *gateway, id int64, asJSON bool) error {
 			job, err := g.StopJob(c.Context(), id)
 			if err != nil {
-				return g.explain(err)
+				return g.about(strconv.FormatInt(id, 10), err)
 			}
 			return showJob(c, job, asJSON)
 		}),
 		newJob("follow", "Show a job's progress until it ends", func(c *cobra.Command, g *gateway, id int64, asJSON bool) error {
 			job, err := g.Job(c.Context(), id)
 			if err != nil {
-				return g.explain(err)
+				return g.about(strconv.FormatInt(id, 10), err)
 			}
 			return follow(c, g, job, asJSON)
 		}),
@@ -110,14 +110,22 @@ func jobTable(s screen, jobs []admin.Job) *table {
 
 // jobWhat says what a job is about.
 func jobWhat(j admin.Job) string {
-	text := j.Path
+	parts := []string{}
+	if j.Path != "" {
+		parts = append(parts, j.Path)
+	}
 	if j.Filter != nil {
-		text = strings.ReplaceAll(j.Filter.Values().Encode(), "&", " ")
+		values := j.Filter.Values()
+		for _, name := range filterNames() {
+			if values.Has(name) {
+				parts = append(parts, name+"="+values.Get(name))
+			}
+		}
 	}
 	if len(j.Backends) > 0 {
-		text += " to " + strings.Join(j.Backends, ", ")
+		parts = append(parts, "to "+strings.Join(j.Backends, ", "))
 	}
-	return text
+	return strings.Join(parts, " ")
 }
 
 // showJob prints how a job stands.
@@ -129,15 +137,21 @@ func showJob(c *cobra.Command, j admin.Job, asJSON bool) error {
 	return err
 }
 
+// jobLine is such as: job 7 (resend): done, 1,204 of 1,204, 3 skipped, state=failed.
 func jobLine(j admin.Job) string {
-	text := fmt.Sprintf("job %d (%s) is %s: %s of %s", j.ID, j.Kind, j.State, grouped(j.Done), grouped(j.Total))
+	parts := []string{fmt.Sprintf("job %d (%s): %s", j.ID, j.Kind, j.State), grouped(j.Done) + " of " + grouped(j.Total)}
+	if j.Kind == "backup" {
+		parts[1] += " pages"
+	}
 	if j.Skipped > 0 {
-		text += fmt.Sprintf(", %s skipped", grouped(j.Skipped))
+		parts = append(parts, grouped(j.Skipped)+" skipped")
 	}
-	if j.Error != "" {
-		text += " (" + visible(j.Error) + ")"
+	for _, s := range []string{jobWhat(j), j.Error} {
+		if s != "" {
+			parts = append(parts, visible(s))
+		}
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 const (

@@ -83,7 +83,7 @@ func (r *resending) listIDs(c *cobra.Command, g *gateway, ids []string) error {
 	for _, id := range ids {
 		e, err := g.Event(c.Context(), eventRef(id))
 		if err != nil {
-			return g.explain(err)
+			return g.about(id, err)
 		}
 		list.Events = append(list.Events, e.Event)
 	}
@@ -101,7 +101,7 @@ func (r *resending) byID(c *cobra.Command, g *gateway, ids []string) error {
 	for _, id := range ids {
 		result, err := g.Resend(c.Context(), eventRef(id), r.backends...)
 		if err != nil {
-			err = g.explain(err)
+			err = g.about(id, err)
 			wrong = append(wrong, err)
 			if exitCode(err) == exitUnreachable || c.Context().Err() != nil {
 				break

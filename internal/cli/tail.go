@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -227,7 +228,7 @@ func (t *tailing) attemptLine(a admin.StreamAttempt) string {
 		parts = append(parts, fmt.Sprintf("%s %d", a.Trigger, a.N))
 	}
 	if p == red {
-		parts = append(parts, a.Error, a.Excerpt)
+		parts = append(parts, cmp.Or(a.Excerpt, a.Error))
 	}
 	at := a.StartedAt.Add(time.Duration(a.DurationMS) * time.Millisecond)
 	return t.one(a.Backend, at, a.Outcome, p, a.Type, a.ID, parts)
