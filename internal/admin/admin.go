@@ -111,7 +111,7 @@ func New(o Options) *Server {
 	a.pages(mux)
 	mux.Handle("GET /metrics", o.Metrics)
 	mux.HandleFunc("POST "+loginPath, a.login)
-	mux.HandleFunc("POST /logout", a.logout)
+	mux.HandleFunc("POST "+logoutPath, a.logout)
 	a.register(humago.New(mux, a.document()))
 
 	open := http.NewServeMux()

@@ -38,7 +38,7 @@ func (a *api) known(w http.ResponseWriter, r *http.Request) (actor string, ok bo
 	if actor, ok := a.sessions.actor(r); ok {
 		return actor, true
 	}
-	if r.URL.Path == loginPath || strings.HasPrefix(r.URL.Path, "/static/") && r.Method == http.MethodGet {
+	if r.URL.Path == loginPath || r.URL.Path == logoutPath || strings.HasPrefix(r.URL.Path, "/static/") && r.Method == http.MethodGet {
 		return "", true
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")

@@ -22,9 +22,9 @@ type Job struct {
 	Backends  []string `json:"backends,omitempty" nullable:"false" doc:"Of a resend: only to these"`
 	Path      string   `json:"path,omitempty" doc:"Of a backup"`
 	Actor     string   `json:"actor" doc:"Who began it"`
-	Total     int64    `json:"total" doc:"Events, or pages of the database"`
+	Total     int64    `json:"total" doc:"Events, or bytes of the copy"`
 	Done      int64    `json:"done" doc:"Of total; what was skipped is in it"`
-	Skipped   int64    `json:"skipped" doc:"Events that no backend takes, or that were resent meanwhile"`
+	Skipped   int64    `json:"skipped" doc:"Events that no backend takes, or that retention has removed"`
 	Error     string   `json:"error" doc:"What went wrong last, also while it runs and tries again"`
 	CreatedAt Time     `json:"created_at"`
 	UpdatedAt Time     `json:"updated_at"`

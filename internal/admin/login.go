@@ -19,6 +19,7 @@ import (
 
 const (
 	loginPath     = "/login"
+	logoutPath    = "/logout"
 	sessionCookie = "breakwater_session"
 	sessionFor    = 12 * time.Hour
 	maxSessions   = 256
@@ -59,7 +60,8 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) logout(w http.ResponseWriter, r *http.Request) {
-	if c, err := r.Cookie(sessionCookie); err == nil {
+	if _, ok := a.sessions.actor(r); ok {
+		c, _ := r.Cookie(sessionCookie)
 		a.sessions.end(c.Value)
 		a.audit(r.Context(), "sign out", "")
 	}

@@ -122,14 +122,22 @@ func (a *api) listQuarantine(ctx context.Context, in *quarantineInput) (*quarant
 	return &quarantineOutput{out}, nil
 }
 
+// recheckWithin leaves the server time to answer: released events are delivered one after the other.
+const recheckWithin = 50 * time.Second
+
 type recheckOutput struct{ Body QuarantineReport }
 
 func (a *api) recheckQuarantine(ctx context.Context, _ *struct{}) (*recheckOutput, error) {
 	if a.Quarantine == nil {
 		return nil, errQuarantineOff
 	}
-	report, err := a.Quarantine.Recheck(ctx)
+	own, cancel := context.WithTimeout(ctx, recheckWithin)
+	defer cancel()
+	report, err := a.Quarantine.Recheck(own)
 	a.audit(ctx, "recheck quarantine", fmt.Sprintf("%d checked, %d released", report.Checked, report.Released))
+	if err != nil && own.Err() != nil {
+		return nil, huma.Error503ServiceUnavailable(fmt.Sprintf("%d were released within %s, and there are more: ask again", report.Released, recheckWithin))
+	}
 	if err != nil {
 		return nil, a.fail(fmt.Sprintf("recheck the quarantine (%d released)", report.Released), err)
 	}

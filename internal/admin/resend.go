@@ -250,8 +250,8 @@ func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []proxy.Known, nex
 // resendOnce resends an event, or says why it was skipped.
 func (a *api) resendOnce(ctx context.Context, doc jobDoc, k proxy.Known) (skipped string, err error) {
 	backends := doc.wanted(k)
-	if len(backends) == 0 && len(k.Deliveries)+len(doc.Backends) > 0 {
-		return "some were resent meanwhile", nil
+	if len(backends) == 0 && len(k.Deliveries)+len(doc.Backends) > 0 { // they are all on their way
+		return "", nil
 	}
 	_, err = a.Gateway.Resend(ctx, k, backends...)
 	if errors.Is(err, proxy.ErrNoBackend) || errors.Is(err, proxy.ErrNotFound) {
