@@ -140,8 +140,9 @@ func runDemo(ctx context.Context, out io.Writer, duration time.Duration, rate fl
 const demoIntro = `A gateway is running, with a toy Stripe before it and a backend behind it that fails now and then.
 
   send an event yourself   breakwater send invoice.paid --to %[1]s/stripe/webhook --secret %[2]s
-  list what it holds       curl '%[3]s/api/v1/events?state=pending'
-  look at its metrics      curl %[3]s/metrics
+  see what waits, and why  breakwater events --state pending --admin %[3]s
+  watch                    breakwater tail --admin %[3]s
+  see it in a browser      %[3]s
   files                    %[4]s (removed at the end)
 
 `

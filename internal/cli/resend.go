@@ -28,14 +28,16 @@ func newResend() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "resend {ID... | --filter NAME=VALUE...}",
 		Short: "Send events again: one, several, or all that a filter chooses",
-		Long: `Send events again, byte for byte, with a fresh signature: to the backends they were delivered to, or those of --backend.
-With a filter on state=failed or state=pending only the deliveries in that state are sent.
+		Long: `Send events again, byte for byte, with a fresh signature: to the backends that they are owed or were delivered to, or
+those of --backend. With state=failed or state=pending in the filter, only the deliveries in that state are sent; with
+backend=NAME, only those of that backend.
 
 By ID it is done at once. By filter the events are counted first and, on a terminal, it asks; elsewhere it needs --yes.
 The gateway then does it as a job, which goes on when this command ends and when the gateway restarts: see
 'breakwater jobs'. Events that come in after the job began are not its business.
 
-NAME is one of ` + strings.Join(filterNames(), ", ") + `; the flags of 'breakwater events' say what they mean.`,
+NAME is one of ` + strings.Join(filterNames(), ", ") + `:
+the flags of 'breakwater events' say what they mean.`,
 		Example: `  breakwater resend evt_1Pgc76B7WZ01zgkWwyRHS12y
   breakwater resend 1204 1207 --backend billing
   breakwater resend --filter state=failed --filter 'type=invoice.*' --dry-run
