@@ -61,7 +61,7 @@ func (g *Gateway) plan(x *exchange, match Match) (plan []planned, ft fate, known
 		return nil, fateDelivered, true
 	case err == nil:
 		plan, ft = weigh(k, match, x.start, x.DedupeWindow)
-		x.owed = k.owed()
+		x.owed, x.repeat = k.owed(), k.State == Delivered && !k.Answered.IsZero()
 		return plan, ft, true
 	case !errors.Is(err, ErrNotFound):
 		g.log.Error("find event: cannot tell whether it is a duplicate, going on", zap.String(keyEventID, x.event.ID), zap.Error(err))
@@ -96,7 +96,9 @@ func (g *Gateway) duplicate(x *exchange, match Match, ft fate) verdict {
 		return x.hold()
 	}
 	v := settled(http.StatusOK, ResultDuplicate, ev)
-	v.after = func(answered time.Time) { g.markAnswered(ev, 0, answered) }
+	if !x.repeat { // else this answer would prolong the window in which repeats are suppressed
+		v.after = func(answered time.Time) { g.markAnswered(ev, 0, answered) }
+	}
 	return v
 }
 
@@ -296,7 +298,7 @@ func (g *Gateway) finish(x *exchange, fl *flight, calls []*inlineCall, entry Ent
 			continue
 		}
 		s := c.settlement(seq)
-		if err := g.journal.Settle(context.Background(), time.Now(), s); err != nil {
+		if err := g.journal.Settle(context.Background(), time.Now(), s); err != nil && !c.b.settleLater(s, err) {
 			g.lostResult(x.event, c.Backend, err)
 		}
 		if s.State == Pending {

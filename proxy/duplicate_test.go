@@ -337,3 +337,18 @@ func TestManyEventsAtOnceAreEachDeliveredOnce(t *testing.T) {
 		}
 	})
 }
+
+// What is suppressed is answered too, but the window is counted from the first answer: somebody who presses Resend
+// again and again is served.
+func TestASuppressedRepeatDoesNotProlongTheWindow(t *testing.T) {
+	a := &app{}
+	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
+		w.post(event("evt_1", "invoice.paid"))
+		time.Sleep(50 * time.Second)
+		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, says("duplicate", "evt_1"))
+		a.wantCount(t, 1)
+		time.Sleep(20 * time.Second)
+		w.post(event("evt_1", "invoice.paid"))
+		a.wantCount(t, 2)
+	})
+}

@@ -37,6 +37,7 @@ type exchange struct {
 	flight    *flight
 	inline    bool // attempts may be made: the gateway was not stopping when the request came
 	owed      bool // the event is Pending for a backend that this arrival does not call
+	repeat    bool // Stripe had our 2xx to it before, and every backend has it
 	lifted    bool // a hold was lifted, because the source gave no 2xx for too long
 	elsewhere bool // verified elsewhere, for Accept
 }

@@ -228,7 +228,11 @@ func (g *Gateway) redeliver(b *backend, l Leased, leasedAt time.Time) {
 		b.slots.release(1, true)
 		g.log.Error("not sent: no signing secret is left for this source; put it back, or give the backend signing_secrets of its own",
 			zap.String(keyEventID, l.Event.ID), zap.String(keySource, l.Event.Source), zap.String(keyBackend, b.name))
-		b.settler <- SettleRelease(l, leasedAt.Add(noSecret))
+		s := SettleRelease(l, leasedAt.Add(noSecret))
+		if !l.TurnStarted.IsZero() { // this wait is not the backend's doing: see settlement
+			s.TurnStarted = l.TurnStarted.Add(s.Due.Sub(l.Due))
+		}
+		b.settler <- s
 		return
 	}
 	select {
@@ -243,7 +247,13 @@ func (g *Gateway) redeliver(b *backend, l Leased, leasedAt time.Time) {
 		b.settler <- SettleRelease(l, time.Time{})
 		return
 	}
-	b.settler <- b.settlement(l, o, leasedAt)
+	s := b.settlement(l, o, leasedAt)
+	if s.State == Failed {
+		g.log.Error("gave up: kept as Failed until it is resent", zap.String(keyEventID, l.Event.ID),
+			zap.String(keyEventType, l.Event.Type), zap.String(keySource, l.Event.Source), zap.String(keyBackend, b.name),
+			zap.Int(keyAttempt, o.N), zap.String(keyOutcome, o.Outcome))
+	}
+	b.settler <- s
 }
 
 func trigger(d Delivery) Trigger {
@@ -307,6 +317,19 @@ func (g *Gateway) settle(b *backend, stop <-chan struct{}) {
 				b.dueAt(s.Due)
 			}
 		}
+	}
+}
+
+// settleLater has the settler try again what the journal did not take; false when that cannot help.
+func (b *backend) settleLater(s Settlement, err error) bool {
+	if errors.Is(err, ErrLeaseLost) {
+		return false
+	}
+	select {
+	case b.settler <- s:
+		return true
+	default:
+		return false
 	}
 }
 
