@@ -59,8 +59,8 @@ func asset(name string) (string, error) {
 // templates holds one set for each page: the layout, the parts and the page itself.
 var templates = func() map[string]*template.Template {
 	base := template.New("").Funcs(template.FuncMap{
-		"asset": asset, "visible": visible, "clip": clip, "count": count[int64], "bytes": size, "int64": func(n int) int64 { return int64(n) },
-		"plural": plural[int64],
+		"asset": asset, "visible": visible, "clip": clip, "count": func(n any) string { return count(number(n)) }, "bytes": func(n any) string { return size(number(n)) },
+		"plural": func(n any, one string) string { return plural(number(n), one) },
 		"state":  func(class, word string) stateView { return stateView{class, word} },
 		"link": func(current, name, url, label string) tab {
 			return tab{Label: label, Class: name, URL: url, Current: current == name}
@@ -80,6 +80,17 @@ var templates = func() map[string]*template.Template {
 	}
 	return sets
 }()
+
+// number is what a template gives to a function that counts.
+func number(n any) int64 {
+	switch n := n.(type) {
+	case int:
+		return int64(n)
+	case int64:
+		return n
+	}
+	panic(fmt.Sprintf("%T is no number", n))
+}
 
 // pages adds the web page to mux.
 func (a *api) pages(mux *http.ServeMux) {

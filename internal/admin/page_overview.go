@@ -185,10 +185,12 @@ func (b *backendView) attention() (out []attention) {
 		out = append(out, attention{
 			Class: "paused", Text: fmt.Sprintf("%s is paused%s. %s", b.Name, since, waiting), Link: "/backends#" + b.Name, Label: "See the backend",
 		})
-	case b.Errors > 1, b.Configured && b.Breaker != "closed":
+	case b.Errors > 0, b.Configured && b.Breaker != "closed":
 		text := fmt.Sprintf("The breaker of %s is %s. %s", b.Name, b.Breaker, waiting)
-		if b.Errors > 0 {
-			text = fmt.Sprintf("%s %s since %s, %s. %s", b.Name, b.deed(), b.Since.Clock, times(b.Errors), waiting)
+		if b.Errors == 1 {
+			text = fmt.Sprintf("%s %s once, at %s. %s", b.Name, b.deed(), b.Since.Clock, waiting)
+		} else if b.Errors > 1 {
+			text = fmt.Sprintf("%s %s since %s, %s times. %s", b.Name, b.deed(), b.Since.Clock, count(b.Errors), waiting)
 		}
 		out = append(out, attention{Class: "failed", Text: text, Help: b.Hint, Link: list(proxy.Pending), Label: "See what waits"})
 	}
@@ -222,13 +224,6 @@ func (b *Backend) deed() string {
 		return fmt.Sprintf("has answered %d", b.LastStatus)
 	}
 	return "has failed"
-}
-
-func times(n int) string {
-	if n == 1 {
-		return "once"
-	}
-	return count(n) + " times"
 }
 
 // chart is requests a minute over the last hour, ready to be drawn.

@@ -58,9 +58,17 @@ func runAll(m *testing.M) (int, error) {
 // need skips the test when the machine lacks name, or fails it when BREAKWATER_REQUIRE lists it. setup.sh installs all.
 func need(t *testing.T, name string) {
 	t.Helper()
-	_, err := exec.LookPath(name)
-	if err == nil && name == "node" {
+	var err error
+	switch name {
+	case "axe":
+		_, err = os.Stat("axe/node_modules/axe-core")
+	case "node":
 		_, err = os.Stat(filepath.Join(root, "deploy/examples/node/node_modules/stripe"))
+		fallthrough
+	default:
+		if _, look := exec.LookPath(name); look != nil {
+			err = look
+		}
 	}
 	if err == nil {
 		return
