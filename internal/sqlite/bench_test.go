@@ -109,9 +109,7 @@ func BenchmarkEvent(b *testing.B) {
 }
 
 func BenchmarkRecord(b *testing.B) {
-	var ops, batches, took atomic.Int64
-	d := benchDB(b, Options{OnCommit: func(t time.Duration, n int) { ops.Add(int64(n)); batches.Add(1); took.Add(int64(t)) }})
-	defer func() { println(ops.Load(), batches.Load(), took.Load()/1e6) }()
+	d := benchDB(b, Options{})
 	now := time.Now()
 	measure(b, 16, func(n int64) {
 		e := proxy.Entry{Event: benchEvent(n), Answered: now, Deliveries: []proxy.EntryDelivery{{

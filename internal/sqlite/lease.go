@@ -18,6 +18,7 @@ type leases struct {
 // shelf holds one backend's leases.
 type shelf struct {
 	held map[int64]held // by event
+	ends time.Time      // no lease ends before
 	from place          // every Pending row up to and including this place is held: where the search for more begins
 }
 
@@ -53,6 +54,13 @@ func (s *shelf) waits(p place) {
 	}
 }
 
+func (s *shelf) hold(seq int64, h held) {
+	s.held[seq] = h
+	if s.ends.IsZero() || h.until.Before(s.ends) {
+		s.ends = h.until
+	}
+}
+
 // get returns the lease of a delivery.
 func (l *leases) get(backend string, seq int64) (held, bool) {
 	l.mu.Lock()
@@ -70,12 +78,12 @@ func (l *leases) set(backend string, seq int64, h held) (undo func()) {
 	defer l.mu.Unlock()
 	s := l.shelf(backend)
 	before, had := s.held[seq]
-	s.held[seq] = h
+	s.hold(seq, h)
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if had {
-			s.held[seq] = before
+			s.hold(seq, before)
 			return
 		}
 		delete(s.held, seq)
@@ -97,7 +105,7 @@ func (l *leases) drop(backend string, seq int64) (undo func()) {
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		s.held[seq] = h
+		s.hold(seq, h)
 	}
 }
 
@@ -114,9 +122,16 @@ func (l *leases) begin(backend string, now time.Time) place {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.shelf(backend)
+	if s.ends.After(now) {
+		return s.from
+	}
+	s.ends = time.Time{}
 	for seq, h := range s.held {
 		if !h.until.After(now) {
 			s.waits(place{h.due, seq})
+		}
+		if s.ends.IsZero() || h.until.Before(s.ends) {
+			s.ends = h.until
 		}
 	}
 	return s.from

@@ -28,7 +28,7 @@ func scanDelivery(r row) delivery {
 func (d *delivery) values(seq int64) []driver.Value {
 	return []driver.Value{
 		seq, d.Backend, stateCode(d.State, ""), int64(d.Turn), int64(d.Attempts), millis(d.Due), millis(d.TurnStarted),
-		int64(d.Status), d.Outcome, d.started, d.ms, d.trigger,
+		int64(d.Status), text(d.Outcome), d.started, d.ms, text(d.trigger),
 	}
 }
 

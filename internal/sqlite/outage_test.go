@@ -309,7 +309,7 @@ func TestDiskFull(t *testing.T) {
 	if _, err := os.Stat(d.space.ballast); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the ballast is still there: %v", err)
 	}
-	now = now.Add(time.Second)
+	now = time.Now().Add(time.Second)
 	settled := int64(0)
 	for {
 		ls, _, err := d.Lease(t.Context(), now, "legacy", 10, time.Minute)

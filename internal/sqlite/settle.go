@@ -150,8 +150,8 @@ func (t *tx) settleRow(s *proxy.Settlement, h held, due int64) (bool, error) {
 		return t.settleUntried(s, h, due, started)
 	}
 	a := s.Attempt
-	n, err := t.exec(settleQuery, stateCode(s.State, ""), int64(h.attempts+1), due, started, int64(a.Status), a.Outcome, millis(a.Started),
-		a.Duration.Milliseconds(), string(a.Trigger), s.Seq, s.Backend, int64(s.Turn))
+	n, err := t.exec(settleQuery, stateCode(s.State, ""), int64(h.attempts+1), due, started, int64(a.Status), text(a.Outcome), millis(a.Started),
+		a.Duration.Milliseconds(), text(string(a.Trigger)), s.Seq, s.Backend, int64(s.Turn))
 	if err != nil || n == 0 {
 		return false, err
 	}
@@ -237,6 +237,6 @@ func (t *tx) addDelivery(seq int64, d delivery) error {
 		return err
 	}
 	t.reopened(d.Backend, seq)
-	_, err := t.exec(`UPDATE events SET state = 0, reason = iif(reason = 'unparseable', reason, '') WHERE seq = ? AND state <> 0`, seq)
+	_, err := t.exec(`UPDATE events SET state = 0, reason = iif(reason = 'unparseable', reason, NULL) WHERE seq = ? AND state <> 0`, seq)
 	return err
 }

@@ -132,8 +132,9 @@ func (t *tx) insert(e *entry) (int64, error) {
 	}
 	if _, err := t.exec(`INSERT INTO events (seq, source, id, dedupe_key, type, account, livemode, api_version, object, customer,
 		created, received, state, reason, answered, query, headers, forwarded, sha256) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
-		seq, v.Source, v.ID, key, v.Type, v.Account, flag(v.Livemode), v.APIVersion, v.Object, v.Customer, millis(v.Created),
-		millis(v.Received), state, e.Reason, millis(e.Answered), v.Query, blob(e.headers), blob(e.forwarded), e.sum[:]); err != nil {
+		seq, v.Source, v.ID, key, v.Type, text(v.Account), flag(v.Livemode), text(v.APIVersion), text(v.Object), text(v.Customer),
+		millis(v.Created), millis(v.Received), state, text(e.Reason), millis(e.Answered), text(v.Query), blob(e.headers),
+		blob(e.forwarded), e.sum[:]); err != nil {
 		return 0, fmt.Errorf("insert event: %w", err)
 	}
 	if _, err := t.exec(`INSERT INTO bodies (event, body) VALUES (?, ?)`, seq, content(v.Body)); err != nil {
@@ -153,7 +154,14 @@ func (t *tx) insert(e *entry) (int64, error) {
 	return seq, nil
 }
 
-// blob binds nothing as null, content binds it as an empty blob.
+// text and blob bind nothing as null, content binds it as an empty blob.
+func text(s string) driver.Value {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
 func blob(b []byte) driver.Value {
 	if len(b) == 0 {
 		return nil
@@ -241,7 +249,7 @@ func (t *tx) merge(k eventRow, e *entry) error {
 	if k == was {
 		return nil
 	}
-	_, err := t.exec(`UPDATE events SET state = ?, reason = ?, answered = ? WHERE seq = ?`, k.state, k.reason, k.answered, k.seq)
+	_, err := t.exec(`UPDATE events SET state = ?, reason = ?, answered = ? WHERE seq = ?`, k.state, text(k.reason), k.answered, k.seq)
 	return err
 }
 
@@ -356,7 +364,7 @@ func (t *tx) replaceBody(seq int64, e *entry) error {
 	if _, err := t.exec(`UPDATE bodies SET body = ? WHERE event = ?`, content(e.Event.Body), seq); err != nil {
 		return fmt.Errorf("replace body: %w", err)
 	}
-	_, err := t.exec(`UPDATE events SET query = ?, headers = ?, forwarded = ?, sha256 = ? WHERE seq = ?`, e.Event.Query,
+	_, err := t.exec(`UPDATE events SET query = ?, headers = ?, forwarded = ?, sha256 = ? WHERE seq = ?`, text(e.Event.Query),
 		blob(e.headers), blob(e.forwarded), e.sum[:], seq)
 	return err
 }

@@ -1,4 +1,4 @@
--- Times are Unix milliseconds, 0 where there is none. States: 1 pending, 2 delivered, 3 failed; of an event without
+-- Times are Unix milliseconds, 0 where there is none. An empty text of an event or a delivery is null: it costs less. States: 1 pending, 2 delivered, 3 failed; of an event without
 -- deliveries 3 failed, 4 ignored, 5 unrouted (ignored too, but kept longer), of one with deliveries 0.
 
 CREATE TABLE events (
@@ -7,17 +7,17 @@ CREATE TABLE events (
 	id          TEXT NOT NULL,
 	dedupe_key  TEXT,                              -- null where the event cannot be a duplicate
 	type        TEXT NOT NULL,
-	account     TEXT NOT NULL,
+	account     TEXT,
 	livemode    INTEGER NOT NULL,
-	api_version TEXT NOT NULL,
-	object      TEXT NOT NULL,
-	customer    TEXT NOT NULL,
+	api_version TEXT,
+	object      TEXT,
+	customer    TEXT,
 	created     INTEGER NOT NULL,
 	received    INTEGER NOT NULL,
 	state       INTEGER NOT NULL,
-	reason      TEXT NOT NULL,
+	reason      TEXT,
 	answered    INTEGER NOT NULL,
-	query       TEXT NOT NULL,
+	query       TEXT,
 	headers     BLOB,
 	forwarded   BLOB,
 	sha256      BLOB NOT NULL,
@@ -43,10 +43,10 @@ CREATE TABLE deliveries (
 	due          INTEGER NOT NULL,
 	turn_started INTEGER NOT NULL,
 	status       INTEGER NOT NULL,
-	class        TEXT NOT NULL,
+	class        TEXT,
 	started      INTEGER NOT NULL,
 	ms           INTEGER NOT NULL,
-	trigger      TEXT NOT NULL,
+	trigger      TEXT,
 	PRIMARY KEY (event, backend)
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_due ON deliveries (backend, due, event) WHERE state = 1;
