@@ -34,7 +34,7 @@ func manyFailed(n int) (f *fakes, resent map[int64]int) {
 			return fmt.Errorf("resent to %v, want the one that failed", backends)
 		}
 		resent[k.Event.Seq]++
-		stored := &f.events[int64(n)-k.Event.Seq]
+		stored := &f.events[slices.IndexFunc(f.events, func(e proxy.Known) bool { return e.Event.Seq == k.Event.Seq })]
 		stored.Deliveries = []proxy.Delivery{{Backend: "legacy", State: proxy.Pending, Turn: 2, TurnStarted: time.Now()}}
 		return nil
 	}
@@ -83,21 +83,11 @@ func TestResendByFilter(t *testing.T) {
 		defer stop()
 		job := begin(t, s, allFailed)
 		f.mu.Lock()
-		late := proxy.Known{Event: proxy.Event{Seq: 251, Received: time.Now()}, State: proxy.Failed}
-		f.events = append([]proxy.Known{late}, f.events...)
+		f.events = append([]proxy.Known{{Event: proxy.Event{Seq: 251, Received: time.Now()}, State: proxy.Failed}}, f.events...)
 		f.mu.Unlock()
-		before := f.resends
-		f.resends = func(k proxy.Known, b []string) error {
-			if k.Event.Seq == late.Event.Seq {
-				t.Error("an event that came after the job began was resent")
-			}
-			f.events = f.events[1:] // as the function that was there before counts them
-			defer func() { f.events = append([]proxy.Known{late}, f.events...) }()
-			return before(k, b)
-		}
 		time.Sleep(time.Minute)
 		got := s.job(t, job.ID)
-		if got.State != "done" || got.Total != 250 || got.Done != 250 || got.Skipped != 0 || got.Error != "" || len(resent) != 250 {
+		if got.State != "done" || got.Total != 250 || got.Done != 250 || got.Skipped != 0 || got.Error != "" || len(resent) != 250 || resent[251] != 0 {
 			t.Errorf("%+v, %d resent", got, len(resent))
 		}
 	})

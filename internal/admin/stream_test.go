@@ -228,3 +228,32 @@ func TestStreamToWhoDoesNotRead(t *testing.T) {
 		}
 	}
 }
+
+// The listener's timeouts are for requests, not for the stream.
+func TestStreamOutlivesTheTimeouts(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	ts := httptest.NewUnstartedServer(f.handler(""))
+	ts.Config.ReadTimeout, ts.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond
+	ts.Start()
+	defer ts.Close()
+	c, err := NewClient(ts.URL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	enough := errors.New("enough")
+	began := time.Now()
+	err = c.Stream(t.Context(), []string{MessageBackend}, func(RawMessage) error {
+		f.mu.Lock()
+		f.paused["legacy"] = !f.paused["legacy"] // so that the next look has something to tell
+		f.mu.Unlock()
+		if time.Since(began) > 4*300*time.Millisecond {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+}
