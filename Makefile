@@ -11,7 +11,7 @@ RACE = $$([ "$$(go env CGO_ENABLED)" = 0 ] || echo -race)
 
 # With CI=true, a test that is skipped because one of these is missing is a failure.
 ifeq ($(CI),true)
-export BREAKWATER_REQUIRE ?= node,php,race
+export BREAKWATER_REQUIRE ?= axe,chromium,node,php,race
 endif
 
 # Of `make run`.

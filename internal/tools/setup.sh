@@ -1,7 +1,8 @@
 #!/bin/sh
-# Sets up what the tests need besides Go: a C compiler (race detector), PHP and Node with Stripe's library (end to end).
+# Sets up what the tests need besides Go: a C compiler (race detector), PHP and Node with Stripe's library (end to end),
+# Chromium and axe-core (the web page).
 # As root on Debian it installs them; elsewhere it names what is missing, and the tests that need it are skipped by
-# name. What BREAKWATER_REQUIRE lists (node, php, race) must be there in the end.
+# name. What BREAKWATER_REQUIRE lists (axe, chromium, node, php, race) must be there in the end.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -14,6 +15,7 @@ have_cc || packages="$packages gcc libc6-dev"
 have php || packages="$packages php-cli"
 have node || packages="$packages nodejs"
 have npm || packages="$packages npm"
+have chromium || packages="$packages chromium fonts-liberation"
 
 if [ -n "$packages" ] && have apt-get && [ "$(id -u)" = 0 ]; then
 	echo "setup: installing$packages"
@@ -30,6 +32,12 @@ if have npm && ! cmp -s $example/package-lock.json $example/node_modules/.instal
 	(cd $example && npm ci --silent && cp package-lock.json node_modules/.installed) || true
 fi
 
+axe=internal/e2e/axe
+if have npm && ! cmp -s $axe/package-lock.json $axe/node_modules/.installed; then
+	echo "setup: installing axe-core"
+	(cd $axe && npm ci --silent && cp package-lock.json node_modules/.installed) || true
+fi
+
 failed=0
 missing() { # name, what, which tests
 	echo "setup: $2 is missing: $3" >&2
@@ -42,4 +50,6 @@ have_cc || missing race "a C compiler with libc headers (gcc, libc6-dev)" "tests
 have php || missing php "php (php-cli)" "the end-to-end tests against PHP are skipped"
 { have node && [ -d $example/node_modules/stripe ]; } ||
 	missing node "node, or npm ci in $example" "the end-to-end tests against Node are skipped"
+have chromium || missing chromium "chromium" "the tests of the web page are skipped"
+[ -d $axe/node_modules/axe-core ] || missing axe "axe-core (npm ci in $axe)" "the web page's accessibility is not tested"
 exit $failed
