@@ -69,7 +69,9 @@ type Quarantine struct {
 	turn    chan struct{} // holds a token while a recheck is under way
 
 	mu      sync.Mutex
-	bytes   int64               // kept, with what is being kept
+	items   int64 // kept, with what is being kept; as of the last count and since
+	bytes   int64
+	oldest  time.Time
 	said    map[string][]string // reasons that were alerted, by source
 	sayFull time.Time           // not again before this
 	sayRate time.Time
@@ -131,14 +133,13 @@ func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
 		q.alert(&q.sayRate, "quarantine: more requests than quarantine.rate, the rest is answered 400", r.Source)
 		return false, nil
 	}
-	n := size(&r)
-	if !q.reserve(n, c.MaxBytes) {
+	if !q.reserve(&r, c.MaxBytes) {
 		q.alert(&q.sayFull, "quarantine: full (quarantine.max_bytes), requests are answered 400; add the secret that is missing, "+
 			"or drop what nobody needs", r.Source)
 		return false, nil
 	}
 	if _, err := q.Store.KeepRejected(ctx, r); err != nil {
-		q.reserve(-n, math.MaxInt64)
+		q.giveBack(&r)
 		return false, fmt.Errorf("keep request: %w", err)
 	}
 	if c := q.config.Load(); stripe.MatchesAny(r.Body, r.Header[signature], c.secrets(r.Source)) >= 0 && r.Reason == stripe.NoMatch {
@@ -202,15 +203,30 @@ func statusOf(sources []proxy.SourceStatus, name string) proxy.SourceStatus {
 	return proxy.SourceStatus{}
 }
 
-// reserve takes room, or gives it back.
-func (q *Quarantine) reserve(n, most int64) bool {
+// reserve takes room for a request, where there is some.
+func (q *Quarantine) reserve(r *proxy.Rejected, most int64) bool {
+	n := size(r)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.bytes+n > most {
 		return false
 	}
+	q.items++
 	q.bytes += n
+	if q.oldest.IsZero() {
+		q.oldest = r.Received
+	}
 	return true
+}
+
+// giveBack undoes reserve. What the store has is known at the next count.
+func (q *Quarantine) giveBack(r *proxy.Rejected) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= size(r)
+	if q.items--; q.items == 0 {
+		q.oldest = time.Time{}
+	}
 }
 
 // size is about the room that a request takes in the store.
@@ -226,16 +242,17 @@ func size(r *proxy.Rejected) int64 {
 	return int64(n)
 }
 
-// count reads how much is kept.
+// count reads how much is kept. A store may have to read all of it: too much for each look at a page.
 func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
-	items, bytes, _, err := q.Store.RejectedSize(ctx)
+	items, bytes, oldest, err := q.Store.RejectedSize(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read quarantine's size: %w", err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.bytes = bytes
+	q.items, q.bytes, q.oldest = items, bytes, oldest
 	if items == 0 {
+		q.oldest = time.Time{}
 		clear(q.said)
 	}
 	return items, nil
@@ -263,18 +280,16 @@ type Stats struct {
 	Expires  time.Time // when the oldest is dropped, likewise
 }
 
-// Stats reads how the quarantine stands.
-func (q *Quarantine) Stats(ctx context.Context) (Stats, error) {
+// Stats says how the quarantine stands. It does not ask the store.
+func (q *Quarantine) Stats() Stats {
 	c := q.config.Load()
-	s := Stats{On: len(c.Addresses) > 0, MaxBytes: c.MaxBytes}
-	var err error
-	if s.Items, s.Bytes, s.Oldest, err = q.Store.RejectedSize(ctx); err != nil {
-		return s, fmt.Errorf("read quarantine's size: %w", err)
-	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := Stats{On: len(c.Addresses) > 0, Items: q.items, Bytes: q.bytes, MaxBytes: c.MaxBytes, Oldest: q.oldest}
 	if s.Items > 0 {
 		s.Expires = s.Oldest.Add(c.MaxAge)
 	}
-	return s, nil
+	return s
 }
 
 // tell alerts on the first request of a reason and source.

@@ -155,8 +155,11 @@ func (q *Quarantine) releaseOne(ctx context.Context, id int64) error {
 	if _, err := q.Accept(ctx, ev); err != nil {
 		return err
 	}
-	_, err = q.Store.DropRejected(ctx, id)
-	return err
+	if _, err := q.Store.DropRejected(ctx, id); err != nil {
+		return err
+	}
+	q.giveBack(&found[0])
+	return nil
 }
 
 // event makes the event of a request. The error says why the body could not be read; such an event is known by its hash.

@@ -260,14 +260,14 @@ func TestAge(t *testing.T) {
 			t.Errorf("two days on: %d warnings, want one a day", warnings())
 		}
 		time.Sleep(5 * day)
-		if s, _ := b.Stats(t.Context()); s.Items != 1 || b.logs.FilterMessageSnippet("dropping requests").Len() != 1 {
+		if s := b.Stats(); s.Items != 1 || b.logs.FilterMessageSnippet("dropping requests").Len() != 1 {
 			t.Errorf("after 30 days: %+v, want the older one gone, and said so", s)
 		}
-		if s, _ := b.Stats(t.Context()); !s.Expires.Equal(s.Oldest.Add(30 * day)) {
+		if s := b.Stats(); !s.Expires.Equal(s.Oldest.Add(30 * day)) {
 			t.Errorf("%+v", s)
 		}
 		time.Sleep(day)
-		if s, _ := b.Stats(t.Context()); s.Items != 0 || !s.Oldest.IsZero() || !s.Expires.IsZero() {
+		if s := b.Stats(); s.Items != 0 || !s.Oldest.IsZero() || !s.Expires.IsZero() {
 			t.Errorf("a day later: %+v", s)
 		}
 		if len(b.gateway.ids()) != 0 {

@@ -44,8 +44,9 @@ func (q *Quarantine) Run(ctx context.Context) error {
 // expire drops what is too old, and alerts while something is about to be.
 func (q *Quarantine) expire(ctx context.Context, now time.Time) error {
 	maxAge := q.config.Load().MaxAge
-	items, _, oldest, err := q.Store.RejectedSize(ctx)
-	if err != nil || items == 0 || maxAge == 0 {
+	items, err := q.count(ctx)
+	oldest := q.Stats().Oldest
+	if err != nil || items == 0 {
 		return err
 	}
 	if now.Sub(oldest) >= maxAge {

@@ -54,14 +54,13 @@ func (h held) Recheck(ctx context.Context) (admin.QuarantineReport, error) {
 	return admin.QuarantineReport(report), err
 }
 
-func (h held) Stats(ctx context.Context) (admin.QuarantineStats, error) {
-	stats, err := h.Quarantine.Stats(ctx)
-	return admin.QuarantineStats(stats), err
+func (h held) Stats(context.Context) (admin.QuarantineStats, error) {
+	return admin.QuarantineStats(h.Quarantine.Stats()), nil
 }
 
 // quarantined reads how the quarantine stands, when Prometheus asks.
 type quarantined struct {
-	stats func(context.Context) (quarantine.Stats, error)
+	stats func() quarantine.Stats
 }
 
 var (
@@ -80,13 +79,7 @@ func (quarantined) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (q quarantined) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	s, err := q.stats(ctx)
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(quarantineItems, err)
-		return
-	}
+	s := q.stats()
 	age := 0.0
 	if s.Items > 0 {
 		age = max(0, time.Since(s.Oldest).Seconds())

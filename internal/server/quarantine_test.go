@@ -1,8 +1,6 @@
 package server
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -29,15 +27,15 @@ func TestQuarantineOfARolledSecret(t *testing.T) {
 	if status != 200 || answer != `{"status":"quarantined"}` {
 		t.Fatalf("Stripe got %d %s", status, answer)
 	}
-	_, figures := g.get(t, "/metrics")
 	for _, line := range []string{
 		`breakwater_events_total{result="quarantined",source="main"} 1`,
 		`breakwater_signature_failures_total{reason="no_match",source="main"} 1`,
 		`breakwater_quarantine_items 1`,
 	} {
-		if !strings.Contains(figures, line+"\n") {
-			t.Errorf("metrics: no %s", line)
-		}
+		eventually(t, "metrics: "+line, func() bool { // counted after the answer
+			_, figures := g.get(t, "/metrics")
+			return strings.Contains(figures, line+"\n")
+		})
 	}
 	g.stop()
 	if err := g.wait(t); err != nil {
@@ -140,9 +138,9 @@ func TestQuarantineIsTurnedOnByReload(t *testing.T) {
 
 func TestQuarantineMetrics(t *testing.T) {
 	t.Parallel()
-	stats, fails := quarantine.Stats{Items: 3, Bytes: 4096, Oldest: time.Now().Add(-time.Hour)}, error(nil)
+	stats := quarantine.Stats{Items: 3, Bytes: 4096, Oldest: time.Now().Add(-time.Hour)}
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(quarantined{func(context.Context) (quarantine.Stats, error) { return stats, fails }})
+	reg.MustRegister(quarantined{func() quarantine.Stats { return stats }})
 	err := testutil.GatherAndCompare(reg, strings.NewReader(`
 # HELP breakwater_quarantine_bytes Room that they take.
 # TYPE breakwater_quarantine_bytes gauge
@@ -160,9 +158,5 @@ breakwater_quarantine_items 3
 	}
 	if age := families[2].GetMetric()[0].GetGauge().GetValue(); age < 3600 || age > 3660 {
 		t.Errorf("oldest: %v s", age)
-	}
-	fails = errors.New("disk")
-	if _, err := reg.Gather(); err == nil {
-		t.Error("a journal that cannot be read is not told")
 	}
 }
