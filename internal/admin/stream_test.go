@@ -168,10 +168,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// flushes is a ResponseWriter whose deadlines can be set.
+// flushes is a ResponseWriter that takes a deadline.
 type flushes struct{ *httptest.ResponseRecorder }
 
-func (flushes) SetReadDeadline(time.Time) error  { return nil }
 func (flushes) SetWriteDeadline(time.Time) error { return nil }
 
 func TestStreamHeartbeat(t *testing.T) {
