@@ -37,7 +37,7 @@ type aim struct {
 func newReport(o options) *report {
 	return &report{
 		Machine: fmt.Sprintf("%s/%s, %d cores, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
-		Live:    map[string][]sample{}, options: o,
+		Live:    map[string][]sample{}, Notes: []string{}, Faults: []string{}, options: o,
 	}
 }
 
