@@ -74,7 +74,6 @@ func (a *api) stream(_ context.Context, in *streamInput) (*huma.StreamResponse, 
 		defer a.Feed.leave(l)
 		r, w := humago.Unwrap(c)
 		rc := http.NewResponseController(w)
-		_ = rc.SetReadDeadline(time.Time{}) // the server's own is for requests
 		s := &streaming{api: a, only: in.Only, rc: rc, w: bufio.NewWriter(patient{w, rc}), backends: map[string][]byte{}}
 		h := w.Header()
 		h.Set("Content-Type", "text/event-stream")
