@@ -83,6 +83,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("ADMIN_PORT", port)
 			env.Setenv("BREAKWATER_ADMIN", "http://127.0.0.1:"+port)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // under -race each command would take a second longer
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
