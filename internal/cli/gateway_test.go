@@ -71,9 +71,12 @@ func TestGatewaySaysNo(t *testing.T) {
 			problem(409, "several events have this id: choose one by seq:N",
 				map[string]any{"location": "path.id", "value": "seq:4", "message": "source other, received 2026-11-21T10:00:00Z"},
 				map[string]any{"location": "path.id", "value": "seq:3", "message": "source main, received 2026-11-21T09:00:00Z"}),
-			[]string{"resend", "evt_1"}, exitUsage, "choose one by seq:N\n  seq:4: source other, received 2026-11-21T10:00:00Z\n  seq:3: source main",
+			[]string{"resend", "evt_1"},
+			exitUsage, "choose one by seq:N\n  seq:4: source other, received 2026-11-21T10:00:00Z\n  seq:3: source main",
 		},
-		"redirects are not followed": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }, []string{"events"}, exitUnreachable, "302"},
+		"redirects are not followed": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, []string{"events"}, exitUnreachable, "302"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -92,12 +95,32 @@ func TestGatewaySaysNo(t *testing.T) {
 func TestGatewayUsage(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
-		{"events", "--admin", "ftp://x"}, {"events", "--admin", "http://"}, {"events", "--state", "lost"}, {"events", "--since", "soon"},
-		{"events", "--limit", "0"}, {"event"}, {"event", "1", "--json", "--body"}, {"resend"}, {"resend", "1", "--filter", "state=failed"},
-		{"resend", "--filter", "state="}, {"resend", "--filter", "state=lost"}, {"resend", "1", "--detach"}, {"pause"},
-		{"tail", "--only", "stats"}, {"tail", "--only", "nothing"}, {"tail", "--type", "["}, {"tail", "--backend", "b", "--only", "event"},
-		{"quarantine"}, {"quarantine", "nothing"}, {"quarantine", "drop"}, {"quarantine", "drop", "x", "--yes"}, {"quarantine", "drop", "1"},
-		{"quarantine", "list", "--limit", "501"}, {"jobs", "stop", "x"}, {"jobs", "stop"}, {"backup"},
+		{"events", "--admin", "ftp://x"},
+		{"events", "--admin", "http://"},
+		{"events", "--state", "lost"},
+		{"events", "--since", "soon"},
+		{"events", "--limit", "0"},
+		{"event"},
+		{"event", "1", "--json", "--body"},
+		{"resend"},
+		{"resend", "1", "--filter", "state=failed"},
+		{"resend", "--filter", "state="},
+		{"resend", "--filter", "state=lost"},
+		{"resend", "1", "--detach"},
+		{"pause"},
+		{"tail", "--only", "stats"},
+		{"tail", "--only", "nothing"},
+		{"tail", "--type", "["},
+		{"tail", "--backend", "b", "--only", "event"},
+		{"quarantine"},
+		{"quarantine", "nothing"},
+		{"quarantine", "drop"},
+		{"quarantine", "drop", "x", "--yes"},
+		{"quarantine", "drop", "1"},
+		{"quarantine", "list", "--limit", "501"},
+		{"jobs", "stop", "x"},
+		{"jobs", "stop"},
+		{"backup"},
 		{"backup", "relative.db", "--admin", "http://192.0.2.1:8421"},
 	} {
 		// Nothing of this may reach a gateway: there is none at port 1.

@@ -97,10 +97,14 @@ func TestShowEvent(t *testing.T) {
 	e := admin.EventDetail{Event: sampleEvents()[0], NewerDelivered: 2, OtherEvents: 3}
 	e.Created, e.Object, e.Account, e.APIVersion, e.Size = before(5*time.Minute), "sub_1Pgc75", "acct_1", "2023-10-16", 2048
 	e.Attempts = []admin.Attempt{
-		{Backend: "billing", Turn: 1, N: 1, StartedAt: before(4 * time.Minute), DurationMS: 8, Status: 0, Outcome: "dial",
-			Error: "dial tcp 10.0.0.7:3000: connect: connection refused", Trigger: "inline", Hint: "Nothing listens there."},
-		{Backend: "billing", Turn: 1, N: 2, StartedAt: before(3 * time.Minute), DurationMS: 12345, Status: 404, Outcome: "status_4xx",
-			Error: "404 Not Found", Trigger: "retry", Excerpt: nasty, Hint: "There is nothing at this path."},
+		{
+			Backend: "billing", Turn: 1, N: 1, StartedAt: before(4 * time.Minute), DurationMS: 8, Status: 0, Outcome: "dial",
+			Error: "dial tcp 10.0.0.7:3000: connect: connection refused", Trigger: "inline", Hint: "Nothing listens there.",
+		},
+		{
+			Backend: "billing", Turn: 1, N: 2, StartedAt: before(3 * time.Minute), DurationMS: 12345, Status: 404, Outcome: "status_4xx",
+			Error: "404 Not Found", Trigger: "retry", Excerpt: nasty, Hint: "There is nothing at this path.",
+		},
 		{Backend: "legacy", Turn: 1, N: 1, StartedAt: before(4 * time.Minute), DurationMS: 31, Status: 200, Outcome: "delivered", Trigger: "inline"},
 	}
 	ignored := admin.EventDetail{Event: sampleEvents()[5], AnsweredAt: before(time.Hour)}
@@ -149,9 +153,11 @@ func TestTailLines(t *testing.T) {
 		{admin.MessageEvent, admin.StreamEvent{At: before(0), Source: "connect", ID: "evt_2", Type: "customer.subscription.trial_will_end", Account: "acct_1", Result: "stored", DurationMS: 8000}},
 		{admin.MessageEvent, admin.StreamEvent{At: before(0), Source: "main", Result: "rejected"}},
 		{admin.MessageAttempt, admin.StreamAttempt{ID: "evt_2", Source: "main", Type: "invoice.paid", Attempt: admin.Attempt{
-			Backend: "legacy", N: 1, StartedAt: before(time.Second), DurationMS: 45, Status: 200, Outcome: "delivered", Trigger: "inline"}}},
+			Backend: "legacy", N: 1, StartedAt: before(time.Second), DurationMS: 45, Status: 200, Outcome: "delivered", Trigger: "inline",
+		}}},
 		{admin.MessageAttempt, admin.StreamAttempt{ID: "evt_2", Source: "main", Type: "invoice.paid", Attempt: admin.Attempt{
-			Backend: "billing", N: 3, StartedAt: before(31 * time.Second), DurationMS: 30000, Outcome: "timeout", Error: nasty, Trigger: "retry"}}},
+			Backend: "billing", N: 3, StartedAt: before(31 * time.Second), DurationMS: 30000, Outcome: "timeout", Error: nasty, Trigger: "retry",
+		}}},
 		{admin.MessageBackend, admin.Backend{Name: "billing"}},
 	}
 	both := []string{admin.MessageEvent, admin.MessageAttempt}
