@@ -66,6 +66,8 @@ type DB struct {
 	prune   pruner
 	totals  sync.Mutex
 
+	reading, counting turnstile
+
 	readers atomic.Pointer[sql.DB] // nil while the journal is unavailable
 	ckpt    atomic.Pointer[sql.DB]
 	wal     walState
@@ -116,7 +118,8 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	}
 	d := &DB{
 		path: path, opts: o, log: o.Log, onCommit: o.OnCommit, ids: newIDs(), history: newHistory(),
-		leases: leases{by: map[string]*shelf{}}, wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
+		leases:  leases{by: map[string]*shelf{}},
+		reading: make(turnstile, 2), counting: make(turnstile, 1), wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
 	}
 	d.wal.poke = make(chan struct{}, 1)
 	d.space.init(path, o.Reserve, o.Log)
@@ -129,6 +132,7 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	}
 	d.done.Go(func() { d.run(c) })
 	d.done.Go(d.keep)
+	d.done.Go(d.keepSegments)
 	return d, nil
 }
 

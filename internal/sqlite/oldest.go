@@ -15,10 +15,12 @@ type oldest struct {
 	mu      sync.Mutex
 	from    map[string]int64
 	lowered map[string]int64 // since the last look began
+	calm    calm
 }
 
 // lower says that an event that was there before is Pending again.
 func (o *oldest) lower(backend string, seq int64) {
+	o.calm.lower(seq)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	lowest := func(m map[string]int64) {

@@ -120,23 +120,6 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// TestEventsBounded: a filter that chooses nearly nothing does not walk the whole table at once.
-func TestEventsBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("stores 30,000 events")
-	}
-	d := openNew(t)
-	fill(t, d, listScan+10_000)
-	p, err := d.Events(t.Context(), proxy.Filter{Object: "none"})
-	if err != nil || len(p.Events) != 0 || p.Next == 0 || p.LookedTo.IsZero() {
-		t.Errorf("first call: %d events, go on at %d, looked to %v, %v", len(p.Events), p.Next, p.LookedTo, err)
-	}
-	p, err = d.Events(t.Context(), proxy.Filter{Object: "none", Before: p.Next})
-	if err != nil || len(p.Events) != 0 || p.Next != 0 || !p.LookedTo.IsZero() {
-		t.Errorf("second call: %d events, go on at %d, %v", len(p.Events), p.Next, err)
-	}
-}
-
 func TestLookupAndBody(t *testing.T) {
 	d := openNew(t)
 	for _, source := range []string{"", "main", "connect", "z"} {

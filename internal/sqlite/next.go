@@ -1,0 +1,106 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// next finds the next numbers to look at, newest first, by the segments.
+func (s *search) next(ctx context.Context) (*span, error) {
+	for {
+		if s.calm != nil {
+			s.before = s.calm.below(s.before)
+		}
+		newest, err := numbers(ctx, s.c, `SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT 1`, s.before)
+		if err != nil {
+			return nil, err
+		}
+		if s.done = len(newest) == 0; s.done {
+			return nil, nil
+		}
+		hi := newest[0]
+		at := &span{lo: max(1, hi&^(window-1)), hi: hi}
+		if s.calm != nil {
+			calm, err := s.isCalm(ctx, hi&^(segmentSize-1))
+			if err != nil {
+				return nil, err
+			}
+			if calm {
+				if s.before = max(1, hi&^(segmentSize-1)); s.late() {
+					return s.nothing(), nil
+				}
+				continue
+			}
+		}
+		if len(s.refs) == 0 && s.since == 0 && s.until == 0 {
+			return at, nil
+		}
+		found, err := s.pass(ctx, at)
+		if found || err != nil {
+			return at, err
+		}
+		if s.late() {
+			return s.nothing(), nil
+		}
+	}
+}
+
+func (s *search) late() bool { return !s.deadline.IsZero() && time.Now().After(s.deadline) }
+
+// nothing is a span that says how far the search has come.
+func (s *search) nothing() *span { return &span{lo: s.before, hi: s.before - 1} }
+
+// pass goes over segments that hold nothing of interest, from at.hi on down, and sets at to what is to be looked at next.
+// It returns false when that has to be found out from before on.
+func (s *search) pass(ctx context.Context, at *span) (found bool, err error) {
+	q := `SELECT first, last, oldest, newest, x'' FROM segments WHERE first <= ? ORDER BY first DESC`
+	if len(s.refs) > 0 {
+		q = `SELECT first, last, oldest, newest, filter FROM segments WHERE first <= ? ORDER BY first DESC`
+	}
+	found = true // where no segment is described at stands as it is
+	err = onDriver(ctx, s.c, func(c *conn) error {
+		return c.query(q, func(r row) bool {
+			first, last, oldest, newest := r.int(0), r.int(1), r.int(2), r.int(3)
+			switch {
+			case last < at.hi:
+				at.lo = max(at.lo, last+1)
+				return false
+			case s.since != 0 && newest < s.since, s.until != 0 && oldest >= s.until, !mayHold(r.blob(4), s.refs):
+				at.hi, s.before, found = first-1, first, false
+				return !s.late()
+			}
+			at.lo, found = max(1, first), true
+			return false
+		}, at.hi)
+	})
+	return found, err
+}
+
+// learnCalm looks a little for where nothing is Pending, when there is so much that searches need to know.
+func (d *DB) learnCalm(ctx context.Context) error {
+	return d.read(ctx, func(c *sql.Conn) error {
+		s, err := d.search(ctx, c, proxy.Filter{State: proxy.Pending}, time.Now().Add(listTime/2))
+		if err == nil && s.calm != nil {
+			_, err = s.run(ctx, 1)
+		}
+		return err
+	})
+}
+
+// isCalm looks whether nothing is Pending in a full segment.
+func (s *search) isCalm(ctx context.Context, first int64) (bool, error) {
+	last := first + segmentSize - 1
+	top, err := numbers(ctx, s.c, `SELECT coalesce(max(seq), 0) FROM events`)
+	if err != nil || top[0] < last {
+		return false, err
+	}
+	some, err := numbers(ctx, s.c, `SELECT event FROM deliveries NOT INDEXED WHERE event BETWEEN ? AND ? AND state = 1 LIMIT 1`, first, last)
+	if err != nil || len(some) > 0 {
+		return false, err
+	}
+	s.calm.learn(first, s.begun)
+	return true, nil
+}
