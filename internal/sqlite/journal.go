@@ -16,7 +16,7 @@ func (d *DB) Append(ctx context.Context, _ time.Time, e proxy.Entry) (int64, err
 	}
 	r := ready(e)
 	var seq int64
-	err := d.do(ctx, &op{full: true, size: r.size(), run: func(t *tx) (err error) {
+	err := d.do(ctx, &op{full: true, puts: true, size: r.size(), run: func(t *tx) (err error) {
 		seq, err = t.put(r)
 		return err
 	}})

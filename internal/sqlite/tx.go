@@ -17,6 +17,7 @@ type tx struct {
 	delta map[total]int64
 	undo  []func()
 	after []func() // run when it is committed
+	rows  *rows    // nil: each row is written by itself
 }
 
 type total struct {
@@ -106,6 +107,11 @@ func (t *tx) mark(e *entry) error {
 }
 
 func (t *tx) lookup(e *entry) (k eventRow, err error) {
+	if e.Event.Seq != 0 || e.unique && t.db.ids.has(e.Event.Key()) {
+		if err := t.flushRows(); err != nil {
+			return k, err
+		}
+	}
 	scan := func(r row) bool { k = eventRow{r.int(0), r.int(1), r.int(2), r.text(3)}; return false }
 	if e.Event.Seq != 0 {
 		err = t.query(`SELECT seq, state, answered, reason FROM events WHERE seq = ?`, scan, e.Event.Seq)
@@ -130,15 +136,13 @@ func (t *tx) insert(e *entry) (int64, error) {
 	if len(e.Deliveries) == 0 {
 		state = stateCode(e.State, e.Reason)
 	}
-	if _, err := t.exec(`INSERT INTO events (seq, source, id, dedupe_key, type, account, livemode, api_version, object, customer,
-		created, received, state, reason, answered, query, headers, forwarded, sha256) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
-		seq, v.Source, v.ID, key, v.Type, text(v.Account), flag(v.Livemode), text(v.APIVersion), text(v.Object), text(v.Customer),
-		millis(v.Created), millis(v.Received), state, text(e.Reason), millis(e.Answered), text(v.Query), blob(e.headers),
-		blob(e.forwarded), e.sum[:]); err != nil {
-		return 0, fmt.Errorf("insert event: %w", err)
+	if err := t.write(&insertEvents, seq, v.Source, v.ID, key, v.Type, text(v.Account), flag(v.Livemode), text(v.APIVersion),
+		text(v.Object), text(v.Customer), millis(v.Created), millis(v.Received), state, text(e.Reason), millis(e.Answered),
+		text(v.Query), blob(e.headers), blob(e.forwarded), e.sum[:]); err != nil {
+		return 0, err
 	}
-	if _, err := t.exec(`INSERT INTO bodies (event, body) VALUES (?, ?)`, seq, content(v.Body)); err != nil {
-		return 0, fmt.Errorf("insert body: %w", err)
+	if err := t.write(&insertBodies, seq, content(v.Body)); err != nil {
+		return 0, err
 	}
 	for i, in := range e.Deliveries {
 		if i > 0 { // a backend named twice merges
@@ -177,9 +181,8 @@ func content(b []byte) driver.Value {
 }
 
 func (t *tx) insertDelivery(seq int64, d delivery, a *proxy.Attempt) error {
-	if _, err := t.exec(`INSERT INTO deliveries (event, `+deliveryColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`,
-		d.values(seq)...); err != nil {
-		return fmt.Errorf("insert delivery: %w", err)
+	if err := t.write(&insertDeliveries, d.values(seq)...); err != nil {
+		return err
 	}
 	t.count(d.Backend, d.State, 1)
 	t.stands(seq, d)
@@ -254,6 +257,9 @@ func (t *tx) merge(k eventRow, e *entry) error {
 }
 
 func (t *tx) delivery(seq int64, backend string) (d delivery, ok bool, err error) {
+	if err := t.flushRows(); err != nil {
+		return d, false, err
+	}
 	err = t.query(`SELECT `+deliveryColumns+` FROM deliveries WHERE event = ? AND backend = ?`,
 		func(r row) bool { d, ok = scanDelivery(r), true; return false }, seq, backend)
 	if h, leased := t.db.leases.get(backend, seq); ok && leased && d.State == proxy.Pending {

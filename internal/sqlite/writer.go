@@ -23,6 +23,7 @@ const (
 type op struct {
 	run   func(t *tx) error
 	reads bool   // it writes nothing
+	puts  bool   // it puts an entry, no more
 	full  bool   // it is refused below the reserve
 	size  int64  // about what it writes
 	lost  func() // what to do when it was done but nobody waits any more; may be nil
@@ -151,7 +152,7 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	}
 	waiting := len(all)
 	for _, n := range notes {
-		all = append(all, &op{size: n.entry.size(), run: func(t *tx) error { return t.note(n.entry) }})
+		all = append(all, &op{puts: true, size: n.entry.size(), run: func(t *tx) error { return t.note(n.entry) }})
 	}
 	if len(all) == 0 {
 		return nil
@@ -261,22 +262,39 @@ func reads(all []*op) bool {
 
 // runAll runs all; clean is false when one of them may have left something behind. err ends the batch.
 func (t *tx) runAll(all []*op) (clean bool, err error) {
+	t.rows = &rows{}
 	for _, o := range all {
-		if o.err = o.run(t); o.err == nil || code(o.err) == 0 {
+		err := error(nil)
+		if !o.puts {
+			err = t.flushRows()
+		}
+		if err == nil {
+			o.err = o.run(t)
+			err = o.err
+		}
+		if err == nil || code(err) == 0 {
 			continue // our own errors come before anything is written
 		}
-		if broken(o.err) || code(o.err) == lib.SQLITE_FULL {
-			return false, o.err
-		}
-		return false, nil
+		return false, fatal(err)
+	}
+	if err := t.flushRows(); err != nil {
+		return false, fatal(err)
 	}
 	return true, nil
+}
+
+// fatal is err where it ends the batch, rather than one operation of it.
+func fatal(err error) error {
+	if broken(err) || code(err) == lib.SQLITE_FULL {
+		return err
+	}
+	return nil
 }
 
 // runEach starts the transaction again, with a savepoint for each operation.
 func (t *tx) runEach(all []*op) error {
 	t.back(0)
-	t.after = nil
+	t.after, t.rows = nil, nil
 	clear(t.delta)
 	if _, err := t.exec("ROLLBACK"); err != nil {
 		return err
@@ -302,8 +320,8 @@ func (t *tx) runOne(o *op) error {
 		delta[k] = n
 	}
 	if o.err = o.run(t); o.err != nil && code(o.err) != 0 {
-		if broken(o.err) || code(o.err) == lib.SQLITE_FULL {
-			return o.err
+		if err := fatal(o.err); err != nil {
+			return err
 		}
 		t.back(undo)
 		t.after, t.delta = t.after[:after], delta
