@@ -29,10 +29,11 @@ var stripeAddr = netip.MustParseAddr("3.18.12.63")
 
 // store is a Store in memory.
 type store struct {
-	mu    sync.Mutex
-	last  int64
-	items []proxy.Rejected
-	fail  map[string]error // by method
+	mu     sync.Mutex
+	last   int64
+	items  []proxy.Rejected
+	fail   map[string]error // by method
+	onSize func()           // called by RejectedSize once it has read
 }
 
 func (s *store) KeepRejected(_ context.Context, r proxy.Rejected) (int64, error) {
@@ -72,6 +73,9 @@ func (s *store) DropRejected(_ context.Context, ids ...int64) (int, error) {
 
 func (s *store) RejectedSize(context.Context) (n, bytes int64, oldest time.Time, err error) {
 	s.mu.Lock()
+	if s.onSize != nil {
+		defer s.onSize()
+	}
 	defer s.mu.Unlock()
 	for _, r := range s.items {
 		n++

@@ -68,6 +68,10 @@ type Quarantine struct {
 	recheck chan struct{} // tells Run that something kept may verify now
 	turn    chan struct{} // holds a token while a recheck is under way
 
+	// counting is held for reading while the store changes and items, bytes and oldest with it, and for writing while they
+	// are read from the store.
+	counting sync.RWMutex
+
 	mu      sync.Mutex
 	items   int64 // kept, with what is being kept; as of the last count and since
 	bytes   int64
@@ -133,6 +137,8 @@ func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
 		q.alert(&q.sayRate, "quarantine: more requests than quarantine.rate, the rest is answered 400", r.Source)
 		return false, nil
 	}
+	q.counting.RLock()
+	defer q.counting.RUnlock()
 	if !q.reserve(&r, c.MaxBytes) {
 		q.alert(&q.sayFull, "quarantine: full (quarantine.max_bytes), requests are answered 400; add the secret that is missing, "+
 			"or drop what nobody needs", r.Source)
@@ -244,6 +250,8 @@ func size(r *proxy.Rejected) int64 {
 
 // count reads how much is kept. A store may have to read all of it: too much for each look at a page.
 func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
+	q.counting.Lock()
+	defer q.counting.Unlock()
 	items, bytes, oldest, err := q.Store.RejectedSize(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read quarantine's size: %w", err)

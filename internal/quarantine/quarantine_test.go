@@ -121,6 +121,28 @@ func TestBoundsAfterARestart(t *testing.T) {
 	}
 }
 
+// A count that begins before a request is stored and ends after it was reserved must not forget it.
+func TestCountBesideKeep(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	reading, read := make(chan struct{}), make(chan struct{})
+	b.store.onSize = func() { close(reading); <-read }
+	counted, kept := make(chan struct{}), make(chan struct{})
+	go func() { defer close(counted); b.count(t.Context()) }()
+	<-reading
+	go func() { defer close(kept); b.Keep(t.Context(), request(invoice())) }()
+	select {
+	case <-kept: // too early: the count does not know of it
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(read)
+	<-counted
+	<-kept
+	if s := b.Stats(); s.Items != 1 || s.Bytes == 0 || s.Oldest.IsZero() {
+		t.Errorf("%+v, want the one that is kept", s)
+	}
+}
+
 // Where a 2xx would say more than "kept", nothing is kept.
 func TestKeepNothingThatNeedsAnAnswer(t *testing.T) {
 	t.Parallel()

@@ -155,6 +155,8 @@ func (q *Quarantine) releaseOne(ctx context.Context, id int64) error {
 	if _, err := q.Accept(ctx, ev); err != nil {
 		return err
 	}
+	q.counting.RLock()
+	defer q.counting.RUnlock()
 	if _, err := q.Store.DropRejected(ctx, id); err != nil {
 		return err
 	}
