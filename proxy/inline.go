@@ -35,8 +35,8 @@ func (g *Gateway) deliver(x *exchange, plan []planned) []*inlineCall {
 	for _, p := range plan {
 		c := &inlineCall{planned: p, b: x.backend(p.Backend), token: newToken(), done: make(chan struct{})}
 		calls = append(calls, c)
-		if c.b == nil || p.Queued || !x.inline {
-			c.skip(time.Now())
+		if due, no := x.putOff(c); no {
+			c.skip(due)
 			continue
 		}
 		g.work.Go(func() { g.attemptInline(x, c) })
@@ -67,18 +67,20 @@ func (c *inlineCall) skip(due time.Time) {
 	close(c.done)
 }
 
-// attemptInline makes one inline attempt: breaker, slot, forward.
-func (g *Gateway) attemptInline(x *exchange, c *inlineCall) {
+// putOff reports whether a call is not to be made now, and when it is due instead.
+func (x *exchange) putOff(c *inlineCall) (due time.Time, no bool) {
 	now := time.Now()
-	if c.b.paused.Load() || !x.canSign(x.event.Source, c.b) {
-		c.skip(now)
-		return
+	switch {
+	case c.b == nil, c.Queued, !x.inline, c.b.paused.Load(), !x.canSign(x.event.Source, c.b):
+		return now, true
 	}
-	if at := c.b.breaker.Load().reopens(); !at.IsZero() {
-		c.skip(later(now, at))
-		return
-	}
-	if !c.b.slots.tryAcquire(now) {
+	at := c.b.breaker.Load().reopens()
+	return later(now, at), !at.IsZero()
+}
+
+// attemptInline makes one inline attempt: slot, breaker, forward.
+func (g *Gateway) attemptInline(x *exchange, c *inlineCall) {
+	if now := time.Now(); !c.b.slots.tryAcquire(now) {
 		ctx, cancel := context.WithTimeout(g.life, slotWait)
 		ok := c.b.slots.acquire(ctx, now)
 		cancel()
