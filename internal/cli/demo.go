@@ -121,6 +121,8 @@ func runDemo(ctx context.Context, out io.Writer, duration time.Duration, rate fl
 	}
 	fmt.Fprintf(out, demoIntro, where.Webhook, demoSecret, where.Admin, dir)
 
+	url := where.Webhook + "/stripe/webhook"
+	shop.sendEvent(ctx, url) // the clock starts when everything is warm
 	sending := ctx
 	if duration > 0 {
 		var cancel context.CancelFunc
@@ -128,7 +130,7 @@ func runDemo(ctx context.Context, out io.Writer, duration time.Duration, rate fl
 		defer cancel()
 	}
 	go shop.openAndClose(sending, duration)
-	shop.sendEvents(sending, where.Webhook+"/stripe/webhook", rate)
+	shop.sendEvents(sending, url, rate)
 	shop.finish()
 	stopGateway()
 	if err := <-ended; err != nil {
@@ -168,12 +170,23 @@ func (s *shop) openAndClose(ctx context.Context, duration time.Duration) {
 	}
 }
 
+var demoTypes = []string{
+	"invoice.paid", "customer.subscription.updated", "checkout.session.completed", "charge.succeeded",
+	"payment_intent.succeeded", "customer.created", "charge.refunded",
+}
+
+// sendEvent plays Stripe with one event.
+func (s *shop) sendEvent(ctx context.Context, url string) {
+	ev := stripetest.New(demoTypes[rand.N(len(demoTypes))], stripetest.Options{})
+	// What Stripe has begun to send it sends to the end.
+	req, err := stripetest.Request(context.WithoutCancel(ctx), url, ev, []string{demoSecret}, stripetest.Sending{})
+	if err == nil {
+		s.send(req, ev)
+	}
+}
+
 // sendEvents plays Stripe until ctx ends.
 func (s *shop) sendEvents(ctx context.Context, url string, rate float64) {
-	types := []string{
-		"invoice.paid", "customer.subscription.updated", "checkout.session.completed", "charge.succeeded",
-		"payment_intent.succeeded", "customer.created", "charge.refunded",
-	}
 	tick := time.NewTicker(max(time.Duration(float64(time.Second)/rate), time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -182,12 +195,6 @@ func (s *shop) sendEvents(ctx context.Context, url string, rate float64) {
 			return
 		case <-tick.C:
 		}
-		ev := stripetest.New(types[rand.N(len(types))], stripetest.Options{})
-		// What Stripe has begun to send it sends to the end.
-		req, err := stripetest.Request(context.WithoutCancel(ctx), url, ev, []string{demoSecret}, stripetest.Sending{})
-		if err != nil {
-			continue
-		}
-		s.send(req, ev)
+		s.sendEvent(ctx, url)
 	}
 }
