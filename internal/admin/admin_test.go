@@ -33,7 +33,7 @@ type fakes struct {
 	reload error
 
 	filter  proxy.Filter
-	counted []proxy.Filter
+	slow    bool      // counting takes for ever
 	looked  time.Time // what a list looked to
 	resent  []string
 	paused  map[string]bool
@@ -78,8 +78,12 @@ func cmpOr(a, b int) int {
 
 func (f *fakes) Count(ctx context.Context, filter proxy.Filter) (int64, error) {
 	f.mu.Lock()
-	f.counted = append(f.counted, filter)
+	slow := f.slow
 	f.mu.Unlock()
+	if slow {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
 	filter.Limit = 1 << 20
 	p, err := f.Events(ctx, filter)
 	return int64(len(p.Events)), err

@@ -109,14 +109,17 @@ func TestResendSurvivesARestart(t *testing.T) {
 		stop := running(t, first)
 		job := begin(t, first, BulkResend{Filter: &Filter{Backend: "legacy"}})
 		time.Sleep(500 * time.Millisecond) // some 250 events, by the rate that bulk resends are held to
+		synctest.Wait()
+		crashed, _ := f.LoadJobs(t.Context())
 		stop()
+		f.jobs = crashed // it was kill -9: nothing was written at the end
 		states()
 		done := len(resent)
 		if done < 100 || done > 400 {
 			t.Fatalf("%d resent before the restart; that shows nothing", done)
 		}
 		second := f.handler("")
-		if got := second.job(t, job.ID); got.State != "running" || got.Done%100 != 0 || got.Done > int64(done) {
+		if got := second.job(t, job.ID); got.State != "running" || got.Done == 0 || got.Done%100 != 0 || got.Done > int64(done) {
 			t.Errorf("after the restart: %+v", got)
 		}
 		stop = running(t, second)
@@ -182,9 +185,14 @@ func TestResendWaitsForTheJournal(t *testing.T) {
 		away = true
 		s := f.handler("")
 		stop := running(t, s)
-		defer stop()
 		job := begin(t, s, allFailed)
 		time.Sleep(time.Hour)
+		before := time.Now()
+		if stop(); time.Since(before) > time.Second {
+			t.Errorf("the gateway's stop waited for %s", time.Since(before))
+		}
+		stop = running(t, s)
+		defer func() { stop() }()
 		if got := s.job(t, job.ID); got.State != "running" || got.Done != 0 || !strings.Contains(got.Error, "trying again") ||
 			strings.Contains(got.Error, "/var/lib") {
 			t.Errorf("while the journal is away: %+v", got)
@@ -195,6 +203,18 @@ func TestResendWaitsForTheJournal(t *testing.T) {
 		time.Sleep(time.Minute)
 		if got := s.job(t, job.ID); got.State != "done" || got.Error != "" || len(resent) != 20 {
 			t.Errorf("at the end: %+v, %d resent", got, len(resent))
+		}
+	})
+}
+
+func TestCountingTakesTooLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes()
+		f.slow = true
+		_, err := f.handler("").api.bulkResend(t.Context(), &bulkInput{BulkResend{Filter: &Filter{Q: "text"}, DryRun: true}})
+		if err == nil || !strings.Contains(err.Error(), "narrow the filter") {
+			t.Errorf("got %v", err)
 		}
 	})
 }

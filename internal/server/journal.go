@@ -14,24 +14,9 @@ import (
 
 // journal is what the whole gateway asks of a database.
 type journal interface {
-	database
-	admin.Journal
-}
-
-type database interface {
 	proxy.Journal
+	admin.Journal
 	quarantine.Store
-	Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error)
-	Lookup(ctx context.Context, id string) ([]proxy.Known, error)
-	Body(ctx context.Context, seq int64) ([]byte, error)
-	Totals(context.Context) ([]proxy.Total, error)
-	Notes(ctx context.Context, prefix string) (map[string]string, error)
-	SetNote(ctx context.Context, key, value string) error
-	SaveJob(ctx context.Context, id int64, doc []byte) (int64, error)
-	LoadJobs(ctx context.Context) (map[int64][]byte, error)
-	Audit(ctx context.Context, at time.Time, actor, action, detail string) error
-	AuditTrail(ctx context.Context, limit int) ([]proxy.AuditEntry, error)
-	Backup(ctx context.Context, path string, progress func(done, total int64)) error
 	Ready(context.Context) error // nil, or a *sqlite.Outage
 	HistoryDropped() int64       // entries of history that it took and could not write
 	Prune(ctx context.Context, now time.Time, keep sqlite.Retention, n int) (int, error)
@@ -39,16 +24,9 @@ type database interface {
 }
 
 func (s *server) open(ctx context.Context) (journal, error) {
-	db, err := sqlite.Open(ctx, s.boot.Journal.Path, sqlite.Options{
+	return sqlite.Open(ctx, s.boot.Journal.Path, sqlite.Options{
 		Log: s.Log, Reserve: s.boot.JournalLimits.Reserve, OnCommit: s.metrics.committed,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if j, ok := any(db).(journal); ok {
-		return j, nil
-	}
-	return &until{db}, nil
 }
 
 const (
