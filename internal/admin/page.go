@@ -204,9 +204,9 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // back sends the browser to where it came from on this site, or else to path, with a notice.
 func back(w http.ResponseWriter, r *http.Request, path, notice string) {
-	u, err := url.Parse(r.FormValue("back"))
-	if err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(u.Path, "//") {
-		u = &url.URL{Path: path}
+	u := &url.URL{Path: path}
+	if to := r.FormValue("back"); local(to) {
+		u, _ = url.Parse(to)
 	}
 	q := u.Query()
 	q.Del("shown")

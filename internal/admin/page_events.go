@@ -72,7 +72,8 @@ type deliveryView struct {
 	Answer   string // what the last attempt brought
 	Bad      bool   // and whether that was a failure
 	Next     moment
-	Why      string // in words
+	Why      string // it waits, in words
+	Brief    string // the same, where the words "next attempt" stand above it
 	Hint     string
 }
 
@@ -281,6 +282,10 @@ func (a *api) delivery(v *view, source string, d proxy.Delivery) deliveryView {
 	if d.State == proxy.Pending {
 		out.Next = v.when(d.Due)
 		out.Why = why(a.Gateway.Why(source, d, v.now), out.Next)
+		out.Brief = out.Why
+		if in, ok := strings.CutPrefix(out.Why, nextIn); ok {
+			out.Brief = "In " + in
+		}
 	}
 	return out
 }
@@ -308,6 +313,8 @@ var noAnswer = map[string]string{
 	proxy.OutcomeDelivered: "Delivered",
 }
 
+const nextIn = "Next attempt in "
+
 // why says why a delivery waits.
 func why(reason string, next moment) string {
 	switch reason {
@@ -327,7 +334,7 @@ func why(reason string, next moment) string {
 		return "Next in line for a slot"
 	case "backoff":
 		if next.Soon {
-			return "Tried again in " + next.Ago
+			return nextIn + next.Ago
 		}
 	}
 	return "Due now"

@@ -143,8 +143,8 @@ func (a *api) attention(ctx context.Context, v *view, backends []backendView) []
 	if a.Quarantine != nil {
 		if q, err := a.Quarantine.Stats(ctx); err == nil && q.Items > 0 {
 			out = append(out, attention{
-				Class: "failed", Text: plural(q.Items, "request") + " from Stripe in quarantine: no secret verifies them.",
-				Help: "They were answered 2xx and are delivered to nobody until a secret matches.", Link: "/quarantine", Label: "See them",
+				Class: "failed", Text: plural(q.Items, "request") + " from Stripe in quarantine: no secret verifies what was sent.",
+				Help: "Stripe got a 2xx. Nothing of it is delivered until a secret matches.", Link: "/quarantine", Label: "See what is kept",
 			})
 		}
 	}

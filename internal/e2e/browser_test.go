@@ -106,12 +106,12 @@ func js[T any](b *browser, expression string) T {
 	return v
 }
 
-// await waits until an expression is true in the page, whichever page that is by then.
+// await waits until an expression is true in the page, whichever page that is by then, and the page is ready.
 func (b *browser) await(expression string) {
 	b.t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for {
-		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("document.readyState === 'complete' && !!("+expression+")"))
 		if ok {
 			return
 		}

@@ -95,7 +95,7 @@
   let going = 0
   document.addEventListener('keydown', e => {
     if (e.ctrlKey || e.metaKey || e.altKey) return
-    if (e.target.closest('input, select, textarea, dialog')) {
+    if (e.target.closest('input, select, textarea, dialog[open]')) {
       if (e.key === 'Escape') e.target.blur()
       return
     }
