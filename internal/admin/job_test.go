@@ -188,7 +188,7 @@ func TestResendWaitsForTheJournal(t *testing.T) {
 		job := begin(t, s, allFailed)
 		time.Sleep(time.Hour)
 		before := time.Now()
-		if stop(); time.Since(before) > time.Second {
+		if stop(); time.Since(before) > 0 {
 			t.Errorf("the gateway's stop waited for %s", time.Since(before))
 		}
 		stop = running(t, s)
@@ -212,9 +212,10 @@ func TestCountingTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes()
 		f.slow = true
+		began := time.Now()
 		_, err := f.handler("").api.bulkResend(t.Context(), &bulkInput{BulkResend{Filter: &Filter{Q: "text"}, DryRun: true}})
-		if err == nil || !strings.Contains(err.Error(), "narrow the filter") {
-			t.Errorf("got %v", err)
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "narrow the filter") || took > 30*time.Second {
+			t.Errorf("got %v after %s", err, took)
 		}
 	})
 }

@@ -52,15 +52,17 @@ func (a *api) backends(ctx context.Context) ([]Backend, error) {
 	if err != nil {
 		return nil, a.fail("count deliveries", err)
 	}
-	paused, err := a.Journal.Notes(ctx, PausedNote)
-	if err != nil {
-		return nil, a.fail("read pauses", err)
-	}
 	list := []Backend{}
 	at := map[string]int{}
+	var paused map[string]string
 	for _, s := range a.Gateway.Backends() {
 		at[s.Name] = len(list)
 		list = append(list, wireBackend(s))
+		if s.Paused && paused == nil {
+			if paused, err = a.Journal.Notes(ctx, PausedNote); err != nil {
+				return nil, a.fail("read pauses", err)
+			}
+		}
 	}
 	for _, t := range totals {
 		i, ok := at[t.Backend]

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/stripetest"
 )
 
 // client returns a client of the gateway's admin listener.
@@ -218,5 +220,36 @@ func TestStreamOfTheRunningGateway(t *testing.T) {
 	})
 	if !errors.Is(err, enough) {
 		t.Errorf("%v; seen %v", err, seen)
+	}
+}
+
+// Who resends an old event is told that newer ones of the same object have arrived.
+func TestNewerEventsOfTheSameObject(t *testing.T) {
+	t.Parallel()
+	b, dir := newBackend(t), t.TempDir()
+	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, ""))
+	g := start(t, dir)
+	ev := stripetest.New("invoice.paid", stripetest.Options{})
+	ids := []string{ev.ID, ev.ID[:len(ev.ID)-1] + "_2", ev.ID[:len(ev.ID)-1] + "_3"}
+	for _, id := range ids {
+		same := ev
+		same.ID, same.Body = id, bytes.ReplaceAll(ev.Body, []byte(ev.ID), []byte(id))
+		req, err := stripetest.Request(t.Context(), g.Webhook+"/stripe/webhook", same, []string{secret}, stripetest.Sending{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		time.Sleep(2 * time.Millisecond) // events of one millisecond are not told apart
+	}
+	c := g.client(t)
+	for i, id := range ids {
+		eventually(t, id, func() bool {
+			e, err := c.Event(t.Context(), id)
+			return err == nil && e.OtherEvents == 2 && e.NewerDelivered == int64(2-i)
+		})
 	}
 }
