@@ -45,7 +45,7 @@ func (d *DB) page(ctx context.Context, f proxy.Filter, budget time.Duration) (p 
 			return err
 		}
 		looked = s.looked
-		if p.Next = s.before; s.done {
+		if p.Next = s.before; s.done || s.before <= 1 {
 			p.Next = 0
 		} else if len(seqs) < f.Limit {
 			p.LookedTo, err = receivedFrom(ctx, c, s.before)

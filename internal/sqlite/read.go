@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,20 +61,41 @@ func known(ctx context.Context, c *sql.Conn, columns, where string, args ...any)
 	if err != nil {
 		return nil, err
 	}
-	for i := range out {
-		k := &out[i]
-		err := each(ctx, c, func(r row) error {
-			k.Deliveries = append(k.Deliveries, scanDelivery(r).Delivery)
-			return nil
-		}, `SELECT `+deliveryColumns+` FROM deliveries WHERE event = ? ORDER BY backend`, k.Event.Seq)
+	return out, deliveriesOf(ctx, c, out)
+}
+
+// deliveriesOf fills in the deliveries of events, and with them how the events stand.
+func deliveriesOf(ctx context.Context, c *sql.Conn, events []proxy.Known) error {
+	at := make(map[int64]*proxy.Known, len(events))
+	seqs := make([]int64, len(events))
+	for i := range events {
+		seqs[i] = events[i].Event.Seq
+		at[seqs[i]] = &events[i]
+	}
+	where, arg := `event = ?`, any(nil)
+	switch len(events) {
+	case 0:
+		return nil
+	case 1:
+		arg = seqs[0]
+	default:
+		list, err := json.Marshal(seqs)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if len(k.Deliveries) > 0 {
+		where, arg = `event IN (SELECT value FROM json_each(?))`, string(list)
+	}
+	err := each(ctx, c, func(r row) error {
+		k := at[r.int(len(r)-1)]
+		k.Deliveries = append(k.Deliveries, scanDelivery(r).Delivery)
+		return nil
+	}, `SELECT `+deliveryColumns+`, event FROM deliveries WHERE `+where+` ORDER BY event, backend`, arg)
+	for i := range events {
+		if k := &events[i]; len(k.Deliveries) > 0 {
 			k.State = whole(k.Deliveries)
 		}
 	}
-	return out, nil
+	return err
 }
 
 func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {

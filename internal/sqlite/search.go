@@ -1,11 +1,10 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
-	"errors"
 	"regexp"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ type search struct {
 
 	where string // conditions on e and its deliveries
 	args  []any
-	text  []byte // what the body must contain, in lower case
+	text  *needle // what the body must contain
 
 	list         []int64  // the only candidates, when narrowed
 	narrowed     bool     //
@@ -193,7 +192,7 @@ func (s *search) chooseQuery(ctx context.Context, f *proxy.Filter) error {
 			return nil
 		}
 	}
-	s.text = bytes.ToLower([]byte(f.Query))
+	s.text = newNeedle(f.Query)
 	return nil
 }
 
@@ -244,8 +243,6 @@ func (at *span) from(s *search) string {
 
 func (at *span) all(s *search) []any { return append(append([]any{}, at.args...), s.args...) }
 
-var errEnough = errors.New("enough was read")
-
 // matches returns up to n events of a span that meet all conditions, and sets before to where it came.
 func (s *search) matches(ctx context.Context, at *span, n int) (out []int64, err error) {
 	if s.text != nil {
@@ -260,27 +257,29 @@ func (s *search) matches(ctx context.Context, at *span, n int) (out []int64, err
 
 // contains is matches for those with the text in their bodies. It keeps an eye on the time, since bodies are large.
 func (s *search) contains(ctx context.Context, at *span, n int) (out []int64, err error) {
-	rows, err := s.c.QueryContext(ctx, `SELECT e.seq, (SELECT body FROM bodies WHERE event = e.seq)`+at.from(s)+` ORDER BY e.seq DESC`,
-		at.all(s)...)
-	if err != nil {
-		return nil, err
+	q := `SELECT e.seq, (SELECT body FROM bodies WHERE event = e.seq)` + at.from(s) + ` ORDER BY e.seq DESC`
+	args := at.all(s)
+	if s.where == "" && s.index == "" && !s.narrowed {
+		q, args = `SELECT event, body FROM bodies WHERE event BETWEEN ? AND ? ORDER BY event DESC`, at.args
 	}
-	defer rows.Close()
-	var body sql.RawBytes
-	for rows.Next() {
-		var seq int64
-		if err := rows.Scan(&seq, &body); err != nil {
-			return nil, err
-		}
-		if bytes.Contains(bytes.ToLower(body), s.text) {
-			out = append(out, seq)
-		}
-		if s.before = seq; len(out) == n || s.late() {
-			return out, nil
-		}
+	values := make([]driver.Value, len(args))
+	for i, v := range args {
+		values[i] = v
 	}
 	s.before = at.lo
-	return out, rows.Err()
+	err = onDriver(ctx, s.c, func(c *conn) error {
+		return c.query(q, func(r row) bool {
+			if s.text.in(r.blob(1)) {
+				out = append(out, r.int(0))
+			}
+			if len(out) == n || s.late() {
+				s.before = r.int(0)
+				return false
+			}
+			return true
+		}, values...)
+	})
+	return out, err
 }
 
 // step returns the next span to look at, or sets done. From an index it takes at most n events.

@@ -1,0 +1,465 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// walk lists all that f chooses, page by page, and checks what each page says about where it ended.
+func walk(t *testing.T, d *DB, f proxy.Filter, budget time.Duration) (seqs []int64) {
+	t.Helper()
+	for {
+		p, _, err := d.page(t.Context(), f, budget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range p.Events {
+			seqs = append(seqs, k.Event.Seq)
+		}
+		switch {
+		case p.Next == 0 && !p.LookedTo.IsZero():
+			t.Fatalf("the last page says that it looked only to %v", p.LookedTo)
+		case p.Next == 0:
+			return seqs
+		case f.Before != 0 && p.Next >= f.Before:
+			t.Fatalf("the page after %d goes on at %d", f.Before, p.Next)
+		case len(p.Events) < f.Limit && p.LookedTo.IsZero():
+			t.Fatalf("the page after %d is short and does not say how far it looked", f.Before)
+		}
+		f.Before = p.Next
+	}
+}
+
+// segments returns the first numbers of the segments that are described.
+func segments(t *testing.T, d *DB) (firsts []int64) {
+	t.Helper()
+	if err := d.read(t.Context(), func(c *sql.Conn) (err error) {
+		firsts, err = numbers(t.Context(), c, `SELECT first FROM segments ORDER BY first`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return firsts
+}
+
+// TestSearch asks for what bulk has written in every way there is, and compares with what its rules say, before and after
+// segments are described, in another process, and after some events are gone.
+func TestSearch(t *testing.T) {
+	const n = 3*segmentSize + 500
+	path := filepath.Join(t.TempDir(), "j.db")
+	d, err := Open(t.Context(), path, Options{Reserve: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
+	bulk(t, d, 1, n, stateDelivered, t0)
+	pruned := int64(0) // Delivered events up to this number are gone
+	ignored := func(i int64) bool { return i%499 == 0 }
+	pending := func(i int64) bool { return !ignored(i) && i%997 == 0 }
+	failed := func(i int64) bool { return !ignored(i) && !pending(i) && i%1013 == 0 }
+	delivered := func(i int64) bool { return !ignored(i) && !pending(i) && !failed(i) }
+	at := func(i int64) time.Time { return t0.Add(time.Duration(i) * time.Millisecond) }
+	const border = segmentSize
+	cases := []struct {
+		name string
+		f    proxy.Filter
+		want func(i int64) bool
+	}{
+		{"all", proxy.Filter{}, func(int64) bool { return true }},
+		{"pending", proxy.Filter{State: proxy.Pending}, pending},
+		{"pending of a backend", proxy.Filter{State: proxy.Pending, Backend: "legacy"}, pending},
+		{"of another backend", proxy.Filter{State: proxy.Pending, Backend: "other"}, func(int64) bool { return false }},
+		{"failed", proxy.Filter{State: proxy.Failed}, failed},
+		{"ignored", proxy.Filter{State: proxy.Ignored}, ignored},
+		{"delivered", proxy.Filter{State: proxy.Delivered}, delivered},
+		{"type", proxy.Filter{Type: "*.t7"}, func(i int64) bool { return i%25 == 7 }},
+		{"type and state", proxy.Filter{Type: "*.t7", State: proxy.Ignored}, func(i int64) bool { return i%25 == 7 && ignored(i) }},
+		{"account", proxy.Filter{Account: "acct_7"}, func(i int64) bool { return i%1000 == 7 }},
+		{"account and failed", proxy.Filter{Account: "acct_13", State: proxy.Failed}, func(i int64) bool { return i%1000 == 13 && failed(i) }},
+		{"object across a border", proxy.Filter{Object: fmt.Sprint("in_", border/4)}, func(i int64) bool { return (i+2)/4 == border/4 }},
+		{"object, not described yet", proxy.Filter{Object: "in_3100"}, func(i int64) bool { return (i+2)/4 == 3100 }},
+		{"customer across a border", proxy.Filter{Customer: fmt.Sprint("cus_", border/16)}, func(i int64) bool { return (i+8)/16 == border/16 }},
+		{"customer and type", proxy.Filter{Customer: "cus_9", Type: "invoice.t3"}, func(i int64) bool { return (i+8)/16 == 9 && i%25 == 3 }},
+		{"object of another customer", proxy.Filter{Customer: "cus_9", Object: "in_900"}, func(int64) bool { return false }},
+		{"id", proxy.Filter{ID: "evt_4097x"}, func(i int64) bool { return i == 4097 }},
+		{"id and state", proxy.Filter{ID: "evt_4097x", State: proxy.Failed}, func(int64) bool { return false }},
+		{"since", proxy.Filter{Since: at(n - 5000)}, func(i int64) bool { return i >= n-5000 }},
+		{"until", proxy.Filter{Until: at(5000)}, func(i int64) bool { return i < 5000 }},
+		{"an hour", proxy.Filter{Since: at(4000), Until: at(4200)}, func(i int64) bool { return i >= 4000 && i < 4200 }},
+		{"an hour of pending", proxy.Filter{Since: at(900), Until: at(1900), State: proxy.Pending}, func(i int64) bool { return i == 997 }},
+		{"event id searched", proxy.Filter{Query: "evt_8192x"}, func(i int64) bool { return i == 8192 }},
+		{"object searched", proxy.Filter{Query: "in_2048"}, func(i int64) bool { return (i+2)/4 == 2048 }},
+		{"customer searched", proxy.Filter{Query: "cus_512"}, func(i int64) bool { return (i+8)/16 == 512 }},
+		{"account searched", proxy.Filter{Query: "acct_999", State: proxy.Delivered}, func(i int64) bool { return i%1000 == 999 && delivered(i) }},
+		{"text", proxy.Filter{Query: "NEEDLE 409"}, func(i int64) bool { return strings.HasPrefix(fmt.Sprint(i), "409") }},
+		{"text and state", proxy.Filter{Query: "needle 1", State: proxy.Failed}, func(i int64) bool { return failed(i) && fmt.Sprint(i)[0] == '1' }},
+		{"text that looks like an id", proxy.Filter{Query: "pi_3N"}, func(int64) bool { return false }},
+	}
+	all := func(when string) {
+		t.Helper()
+		for _, c := range cases {
+			var want []int64
+			for i := int64(n); i > 0; i-- {
+				if c.want(i) && (i > pruned || !delivered(i)) {
+					want = append(want, i)
+				}
+			}
+			for limit, budget := range map[int]time.Duration{300: 0, 2000: time.Minute} {
+				c.f.Limit = limit
+				if diff := cmp.Diff(want, walk(t, d, c.f, budget)); diff != "" {
+					t.Errorf("%s: %s, %d a page (-want +got):\n%s", when, c.name, limit, diff)
+				}
+			}
+			if got, err := d.Count(t.Context(), c.f); err != nil || got != int64(len(want)) {
+				t.Errorf("%s: %s: counted %d, %v, want %d", when, c.name, got, err, len(want))
+			}
+		}
+	}
+	all("at first")
+	poll(t, "segments are described", func() bool { return len(segments(t, d)) == 3 })
+	all("described")
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = openAt(t, path, Options{})
+	all("opened again")
+	pruned = 6000
+	for now := at(pruned).Add(time.Hour); ; {
+		if done, err := d.Prune(t.Context(), now, Retention{Delivered: time.Hour}, 5000); err != nil {
+			t.Fatal(err)
+		} else if done == 0 {
+			break
+		}
+	}
+	all("pruned")
+	if diff := cmp.Diff([]int64{0, segmentSize, 2 * segmentSize}, segments(t, d)); diff != "" {
+		t.Errorf("segments (-want +got):\n%s", diff)
+	}
+}
+
+// TestReceivedOutOfOrder: what came out of quarantine is found by when it was received, wherever it stands.
+func TestReceivedOutOfOrder(t *testing.T) {
+	t.Parallel()
+	d := openNew(t)
+	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
+	bulk(t, d, 1, segmentSize, stateDelivered, t0)
+	late := entryOf(1, proxy.Delivered)
+	late.Event.Received = t0.Add(-time.Hour)
+	if _, err := d.Append(t.Context(), t0, late); err != nil {
+		t.Fatal(err)
+	}
+	bulk(t, d, segmentSize+2, segmentSize, stateDelivered, t0)
+	described(t, d)
+	got := walk(t, d, proxy.Filter{Until: t0, Limit: 10}, time.Minute)
+	if diff := cmp.Diff([]int64{segmentSize + 1}, got); diff != "" {
+		t.Errorf("before the first (-want +got):\n%s", diff)
+	}
+}
+
+// TestTestEventsAreFound: the dashboard's test events have one id and no place in the index of ids.
+func TestTestEventsAreFound(t *testing.T) {
+	t.Parallel()
+	d := openNew(t)
+	for range 2 {
+		e := entryOf(1, proxy.Delivered)
+		e.Event.ID = "evt_00000000000000"
+		if _, err := d.Append(t.Context(), time.Now(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bulk(t, d, 3, 2*segmentSize, stateDelivered, time.Now())
+	described(t, d)
+	found, err := d.Lookup(t.Context(), "evt_00000000000000")
+	if err != nil || len(found) != 2 {
+		t.Errorf("found %d, %v", len(found), err)
+	}
+}
+
+// TestWalkWhileItChanges: a walk by cursors sees each event that is there all the time exactly once.
+func TestWalkWhileItChanges(t *testing.T) {
+	const n = 3 * segmentSize
+	d := openNew(t)
+	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
+	bulk(t, d, 1, n, stateDelivered, t0)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	stop := appending(t, d, 500)
+	wg.Go(func() { // Delivered events of the first half go meanwhile
+		for ctx.Err() == nil {
+			if _, err := d.Prune(ctx, t0.Add(time.Hour+n/2*time.Millisecond), Retention{Delivered: time.Hour}, 64); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, f := range []proxy.Filter{{Limit: 20}, {Limit: 7, Type: "invoice.t1*"}, {Limit: 3, State: proxy.Ignored}, {Limit: 7, Account: "acct_44"}} {
+		seen := map[int64]int{}
+		for _, seq := range walk(t, d, f, 0) {
+			if seen[seq]++; seen[seq] > 1 {
+				t.Fatalf("%+v: event %d was seen twice", f, seq)
+			}
+		}
+		for i := int64(n/2 + 1); i <= n; i++ {
+			wanted := (f.Type == "" || strings.HasPrefix(fmt.Sprint(i%25), "1")) && (f.State == "" || i%499 == 0) &&
+				(f.Account == "" || i%1000 == 44)
+			if wanted && seen[i] != 1 {
+				t.Fatalf("%+v: event %d was missed", f, i)
+			}
+		}
+	}
+	cancel()
+	wg.Wait()
+	stop()
+}
+
+// TestPageEndsInTime: a page that finds nothing in time says how far it has come, and a page looks at one step at least.
+func TestPageEndsInTime(t *testing.T) {
+	t.Parallel()
+	d := openNew(t)
+	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
+	bulk(t, d, 1, 3*window, stateDelivered, t0)
+	for name, c := range map[string]struct {
+		f    proxy.Filter
+		next int64
+	}{
+		"type":         {proxy.Filter{Type: "none"}, 3 * window},
+		"text":         {proxy.Filter{Query: "none"}, 3 * window},
+		"go on":        {proxy.Filter{Type: "none", Before: 3 * window}, 2 * window},
+		"body by body": {proxy.Filter{Query: "none", Before: 2 * window}, 2*window - 1},
+	} {
+		p, looked, err := d.page(t.Context(), c.f, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := t0.Add(time.Duration(c.next) * time.Millisecond); p.Next != c.next || !p.LookedTo.Equal(want) || looked > window {
+			t.Errorf("%s: looked at %d, to %v, goes on at %d; want %v, %d", name, looked, p.LookedTo, p.Next, want, c.next)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Count(ctx, proxy.Filter{Query: "none"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Count with a context that has ended: %v", err)
+	}
+}
+
+// TestPendingBelowMuch: Pending events below many that were delivered since are found again at once, and those that
+// become Pending in between are not passed over.
+func TestPendingBelowMuch(t *testing.T) {
+	t.Parallel()
+	d := openNew(t)
+	t0 := time.Now().Add(-24 * time.Hour)
+	bulk(t, d, 1, segmentSize-1, statePending, t0)
+	if err := d.do(t.Context(), &op{run: func(t *tx) error { // as if there were very many
+		t.delta[total{"legacy", statePending}] += listPending
+		return nil
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	bulk(t, d, segmentSize, 9*segmentSize, stateDelivered, t0)
+	if err := d.do(t.Context(), &op{run: func(t *tx) error {
+		_, err := t.exec(`UPDATE deliveries SET state = 2 WHERE event >= ? AND state = 1`, int64(segmentSize))
+		return err
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	f := proxy.Filter{State: proxy.Pending, Limit: 10}
+	newest := func() (int64, int64) {
+		t.Helper()
+		p, looked, err := d.page(t.Context(), f, time.Minute)
+		if err != nil || len(p.Events) != 10 {
+			t.Fatalf("found %d, %v", len(p.Events), err)
+		}
+		return p.Events[0].Event.Seq, looked
+	}
+	if seq, looked := newest(); seq != segmentSize-1 || looked > 4*window {
+		t.Errorf("the newest is %d, looked at %d", seq, looked)
+	}
+	if err := d.read(t.Context(), func(c *sql.Conn) error {
+		s, err := d.search(t.Context(), c, f, time.Time{})
+		if err == nil && s.calm.below(10*segmentSize) != segmentSize {
+			t.Errorf("it has not learned where nothing is Pending, only down to %d", s.calm.below(10*segmentSize))
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const again = 5*segmentSize + 7
+	if _, err := d.Resend(t.Context(), time.Now(), again, []string{"legacy"}); err != nil {
+		t.Fatal(err)
+	}
+	if seq, _ := newest(); seq != again {
+		t.Errorf("the newest is %d, want %d, which was resent", seq, again)
+	}
+}
+
+// TestSegmentsGo: a segment without events is forgotten.
+func TestSegmentsGo(t *testing.T) {
+	t.Parallel()
+	d := openNew(t)
+	bulk(t, d, 1, 3*segmentSize+1, stateDelivered, time.Now())
+	described(t, d)
+	if err := d.do(t.Context(), &op{run: func(t *tx) error {
+		_, err := t.exec(`DELETE FROM events WHERE seq BETWEEN ? AND ?`, int64(segmentSize), int64(2*segmentSize-1))
+		return err
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "the empty segment is forgotten", func() bool {
+		return cmp.Equal(segments(t, d), []int64{0, 2 * segmentSize})
+	})
+	if got := walk(t, d, proxy.Filter{Object: "in_2", Limit: 10}, time.Minute); len(got) != 4 {
+		t.Errorf("below it %d events are found, want 4", len(got))
+	}
+}
+
+// TestFilters: a filter holds all that was put into it and little else, and hashes are those of the files that exist.
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	if got := hashRef("cus_9s6XKzkNRiz8i3"); got != 0xc0ca154903773d52 {
+		t.Errorf("the hash is now %#x: segments that were written before are searched in vain", got)
+	}
+	refs := map[uint64]bool{}
+	for i := range 5000 {
+		refs[hashRef(fmt.Sprint("cus_", i))] = true
+	}
+	filter, wrong := newRefs(refs), 0
+	for i := range 100_000 {
+		has := mayHold(filter, []uint64{hashRef(fmt.Sprint("cus_", i))})
+		if i < 5000 && !has {
+			t.Fatalf("it does not hold cus_%d", i)
+		}
+		if i >= 5000 && has {
+			wrong++
+		}
+	}
+	if wrong > 95_000/200 {
+		t.Errorf("of 95,000 others it may hold %d", wrong)
+	}
+	if mayHold(newRefs(nil), []uint64{1}) {
+		t.Error("an empty filter holds something")
+	}
+}
+
+// TestPlansOfLists: each list goes along the index, or the range of numbers, that was meant for it.
+func TestPlansOfLists(t *testing.T) {
+	t.Parallel()
+	d := openNew(t)
+	bulk(t, d, 1, 2*segmentSize, stateDelivered, time.Now())
+	described(t, d)
+	for name, c := range map[string]struct {
+		f    proxy.Filter
+		want string // in the plan of the candidates
+	}{
+		"all":                  {proxy.Filter{}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"delivered":            {proxy.Filter{State: proxy.Delivered}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"source":               {proxy.Filter{Source: "main", Type: "a*", Backend: "b"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"object":               {proxy.Filter{Object: "in_5"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"id":                   {proxy.Filter{ID: "evt_5x"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		"pending":              {proxy.Filter{State: proxy.Pending}, "USING COVERING INDEX deliveries_due"},
+		"pending of a backend": {proxy.Filter{State: proxy.Pending, Backend: "legacy"}, "USING COVERING INDEX deliveries_due (backend=?)"},
+		"failed":               {proxy.Filter{State: proxy.Failed}, "USING COVERING INDEX deliveries_failed (event>? AND event<?)"},
+		"ignored":              {proxy.Filter{State: proxy.Ignored}, "USING COVERING INDEX events_kept (state=? AND seq>? AND seq<?)"},
+	} {
+		err := d.read(t.Context(), func(c2 *sql.Conn) error {
+			s, err := d.search(t.Context(), c2, c.f, time.Time{})
+			if err != nil {
+				return err
+			}
+			at, err := s.step(t.Context(), 10)
+			if err != nil {
+				return err
+			}
+			rows, candidates := plan(t, c2, `SELECT e.seq`+at.from(s)+` ORDER BY e.seq DESC`, at.all(s)), ""
+			if s.index != "" {
+				candidates = plan(t, c2, s.index, append([]any{1, 9, 9}, s.indexArgs...))
+			}
+			if !strings.Contains(rows+candidates, c.want) {
+				t.Errorf("%s: no %q in\n%s%s", name, c.want, candidates, rows)
+			}
+			if s.index != pendingIndex && s.index != pendingOfIndex && strings.Contains(rows+candidates, "TEMP B-TREE") {
+				t.Errorf("%s: sorts in\n%s%s", name, candidates, rows)
+			}
+			for _, scan := range []string{"SCAN e", "SCAN events", "SCAN d", "SCAN bodies"} {
+				for line := range strings.Lines(rows + candidates) {
+					if strings.HasPrefix(line, scan) && !strings.Contains(line, "deliveries_due") {
+						t.Errorf("%s: %s", name, line)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func plan(t *testing.T, c *sql.Conn, q string, args []any) (text string) {
+	t.Helper()
+	if err := each(t.Context(), c, func(r row) error { text += r.text(3) + "\n"; return nil }, "EXPLAIN QUERY PLAN "+q, args...); err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestNeedle(t *testing.T) {
+	t.Parallel()
+	body := "{\"Name\": \"Åse @[`{Z} K\u212a\", \"x\": \"\x00\xff\xc5\"}"
+	for text, want := range map[string]bool{
+		"name": true, "NAME": true, "åse": true, "ÅSE": true, "@[`{z": true, "z}": true, "`[": false, "nam ": false, "\x00": true,
+		"\": \"": true, "x\": \"\x00": true, body: true, body + " ": false,
+	} {
+		if got := newNeedle(text).in([]byte(body)); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+	for c := range 256 {
+		x := []byte{byte(c), 'A', byte(c), 'Z', 'a', byte(c), '[', byte(c), byte(c)}
+		n := newNeedle("az")
+		n.in(x)
+		for i, b := range x {
+			want := b
+			if 'A' <= b && b <= 'Z' {
+				want += 'a' - 'A'
+			}
+			if n.buf[i] != want {
+				t.Fatalf("byte %d of %q became %q, want %q", i, x, n.buf[i], want)
+			}
+		}
+	}
+}
+
+// TestEventHasItsHeaders: a single event comes with what each attempt sends, a list does not.
+func TestEventHasItsHeaders(t *testing.T) {
+	t.Parallel()
+	d := openNew(t)
+	e := entryOf(1, proxy.Pending)
+	e.Event.Query = "a=1"
+	seq, err := d.Append(t.Context(), time.Now(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, _, err := d.Event(t.Context(), seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type sent struct {
+		Query             string
+		Header, Forwarded http.Header
+	}
+	want := sent{"a=1", e.Event.Header, e.Event.Forwarded}
+	if diff := cmp.Diff(want, sent{k.Event.Query, k.Event.Header, k.Event.Forwarded}); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
