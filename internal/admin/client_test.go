@@ -162,21 +162,7 @@ func TestClientAndDocument(t *testing.T) {
 	if r := must(c.BulkResend(ctx, BulkResend{Filter: &Filter{State: "delivered"}, DryRun: true}))(t); r.Count != 2 || r.Job != nil {
 		t.Errorf("dry run: %+v", r)
 	}
-	job := must(c.BulkResend(ctx, BulkResend{IDs: []string{"evt_1", "seq:1"}, Backends: []string{"legacy"}}))(t).Job
-	done := ended(t, c, job.ID)
-	if done.State != "done" || done.Done != 2 || done.Total != 2 || done.Actor != "token" {
-		t.Errorf("bulk resend: %+v", done)
-	}
-	if _, err := c.StopJob(ctx, job.ID); !errors.Is(err, ErrConflict) {
-		t.Errorf("stop a job that has ended: %v", err)
-	}
-	path := filepath.Join(t.TempDir(), "copy.db")
-	if job := must(c.Backup(ctx, path))(t); ended(t, c, job.ID).State != "done" || <-copied != path {
-		t.Errorf("backup: %+v", job)
-	}
-	if jobs := must(c.Jobs(ctx))(t).Jobs; len(jobs) != 2 || jobs[0].Kind != "backup" {
-		t.Errorf("jobs: %+v", jobs)
-	}
+	c.checkJobs(t, copied)
 	backends := must(c.Backends(ctx))(t).Backends
 	if len(backends) != 3 || backends[1].Name != "legacy" || backends[1].URL != "https://legacy.example/hook" || backends[0].Configured {
 		t.Errorf("backends: %+v", backends)
@@ -222,6 +208,27 @@ func TestClientAndDocument(t *testing.T) {
 				t.Errorf("%s %s (%s) has no method of the client, or it is not tested", method, path, op.OperationID)
 			}
 		}
+	}
+}
+
+// checkJobs calls what has to do with jobs.
+func (c *Client) checkJobs(t *testing.T, copied <-chan string) {
+	t.Helper()
+	ctx := t.Context()
+	job := must(c.BulkResend(ctx, BulkResend{IDs: []string{"evt_1", "seq:1"}, Backends: []string{"legacy"}}))(t).Job
+	done := ended(t, c, job.ID)
+	if done.State != "done" || done.Done != 2 || done.Total != 2 || done.Actor != "token" {
+		t.Errorf("bulk resend: %+v", done)
+	}
+	if _, err := c.StopJob(ctx, job.ID); !errors.Is(err, ErrConflict) {
+		t.Errorf("stop a job that has ended: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "copy.db")
+	if job := must(c.Backup(ctx, path))(t); ended(t, c, job.ID).State != "done" || <-copied != path {
+		t.Errorf("backup: %+v", job)
+	}
+	if jobs := must(c.Jobs(ctx))(t).Jobs; len(jobs) != 2 || jobs[0].Kind != "backup" {
+		t.Errorf("jobs: %+v", jobs)
 	}
 }
 
