@@ -33,6 +33,7 @@ type backend struct {
 	paused   atomic.Bool
 	wake     chan struct{} // says to the drain: look again
 	nextLook atomic.Int64  // when the drain looks again, unix nanoseconds; 0 while it is at work
+	owing    atomic.Bool   // something is due now, as far as is known
 	hungry   atomic.Bool   // the drain waits for slots; else a free one is nothing to it
 	settler  chan Settlement
 

@@ -109,16 +109,23 @@ func (g *Gateway) waitForWork() {
 
 // drain is the loop of one backend: it leases what can be sent now, and sends it.
 func (g *Gateway) drain(ctx context.Context, b *backend) {
+	var next time.Time // when the journal said that something is due
 	for ctx.Err() == nil {
+		now := time.Now()
+		if !next.IsZero() && !now.Before(next) {
+			b.owing.Store(true)
+		}
 		b.hungry.Store(true)
-		n, until := b.room(time.Now())
+		n, until := b.room(now)
 		if n > 0 {
+			b.owing.Store(false)
 			var got int
-			got, until = g.drainOnce(ctx, b, n)
-			if got == n {
+			if got, next = g.drainOnce(ctx, b, n); got == n {
+				b.owing.Store(true)
 				continue
 			}
 			b.hungry.Store(false)
+			until = next
 		}
 		b.sleep(ctx, until)
 	}
@@ -186,7 +193,7 @@ func (b *backend) room(now time.Time) (n int, until time.Time) {
 			return 0, now.Add(time.Duration(missing / float64(b.limiter.Limit()) * float64(time.Second)))
 		}
 	}
-	n, short := b.slots.drain(n, now)
+	n, short := b.slots.drain(n, now, b.owing.Load())
 	if short {
 		until = now.Add(batchWait)
 	}
@@ -212,6 +219,9 @@ func (b *backend) sleep(ctx context.Context, until time.Time) {
 
 // dueAt tells the drain that something was stored that is due then.
 func (b *backend) dueAt(t time.Time) {
+	if !t.After(time.Now()) {
+		b.owing.Store(true)
+	}
 	if look := b.nextLook.Load(); look == 0 || t.UnixNano() < look {
 		b.poke()
 	}

@@ -19,6 +19,7 @@ type slots struct {
 	drained  int
 	looking  int // of drained: taken while the drain asks the journal; live attempts take them away
 	lastLive time.Time
+	wanted   time.Time       // when the drain last found no slot free
 	few      time.Time       // since when the drain has been offered less than a batch
 	waiting  []chan struct{} // live attempts, first come first served; they go before the drain
 	freed    func()          // called, without the lock, when a slot became free
@@ -62,10 +63,11 @@ func (s *slots) tryAcquire(now time.Time) bool {
 
 // take takes a slot for a live attempt, if need be one that the drain only looks with. The lock is held.
 func (s *slots) take() bool {
+	owed := s.owed(time.Now())
 	switch {
-	case s.used < s.limit:
+	case s.used+owed < s.limit:
 		s.used++
-	case s.used-s.looking < s.limit:
+	case owed == 0 && s.used-s.looking < s.limit:
 		s.looking--
 		s.drained--
 	default:
@@ -74,23 +76,36 @@ func (s *slots) take() bool {
 	return true
 }
 
+// owed is how many free slots are left to the drain: while it finds none, live attempts leave it a quarter, so that
+// events that were acknowledged are delivered however many come in. The lock is held.
+func (s *slots) owed(now time.Time) int {
+	if now.Sub(s.wanted) >= liveWindow {
+		return 0
+	}
+	return max(0, max(1, s.limit/4)-s.drained)
+}
+
 // batchWait is how long the drain waits for slots to come free together, so that deliveries are leased in batches.
 const batchWait = 5 * time.Millisecond
 
 // drain takes up to n slots for retried deliveries and returns how many it got: none while live attempts wait, and no
 // more than half of the slots while live events arrive. Few slots are not taken at once; short then says that asking
-// again after batchWait will take them.
-func (s *slots) drain(n int, now time.Time) (got int, short bool) {
+// again after batchWait will take them. owing says that something is due for certain: see owed.
+func (s *slots) drain(n int, now time.Time, owing bool) (got int, short bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	allowed := s.limit
 	if now.Sub(s.lastLive) < liveWindow {
 		allowed = max(1, s.limit/2)
 	}
-	free := min(n, allowed-s.drained, s.limit-s.used-len(s.waiting))
+	free := s.limit - s.used
+	free = min(n, allowed-s.drained, max(free-len(s.waiting), min(free, s.owed(now))))
 	switch {
 	case free <= 0:
 		s.few = time.Time{}
+		if owing && s.drained < allowed {
+			s.wanted = now
+		}
 		return 0, false
 	case free >= min(n, allowed/4):
 	case s.few.IsZero():

@@ -41,7 +41,7 @@ func TestSlotsNeitherLeakNorOverflow(t *testing.T) {
 					return
 				}
 				n := rapid.IntRange(1, 300).Draw(t, "n")
-				got, _ := s.drain(n, now)
+				got, _ := s.drain(n, now, rapid.Bool().Draw(t, "owing"))
 				if got > n || drained+got > max(1, s.limit/2) && now.Sub(s.lastLive) < liveWindow && got > 0 {
 					t.Fatalf("the drain got %d for %d, with %d already, of %d", got, n, drained, s.limit)
 				}
@@ -101,9 +101,6 @@ func TestThoseWhoWaitForASlot(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		if n, _ := s.drain(1, time.Now()); n != 0 {
-			t.Error("the drain went before those who wait")
-		}
 		for want := range 2 {
 			time.Sleep(100 * time.Millisecond)
 			s.release(1, false)
@@ -120,4 +117,48 @@ func TestThoseWhoWaitForASlot(t *testing.T) {
 			t.Error("a slot was lost to one who had given up")
 		}
 	})
+}
+
+// Events that were acknowledged are delivered however many come in: while the drain finds no slot, the next to come
+// free are left to it, up to a quarter.
+func TestTheDrainIsNotStarved(t *testing.T) {
+	for _, size := range []int{1, 4, 16} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSlots(size, func() {})
+			for range size {
+				s.tryAcquire(time.Now())
+			}
+			got := make(chan bool, 2*size)
+			for range 2 * size {
+				go func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+					defer cancel()
+					got <- s.acquire(ctx, time.Now())
+				}()
+			}
+			synctest.Wait()
+			if n, _ := s.drain(size, time.Now(), true); n != 0 {
+				t.Fatalf("%d slots for the drain, all are taken", n)
+			}
+			quarter := max(1, size/4)
+			for range quarter {
+				s.release(1, false)
+			}
+			if len(got) != 0 {
+				t.Error("live attempts took what is left to the drain")
+			}
+			if n, _ := s.drain(size, time.Now(), true); n != quarter {
+				t.Errorf("%d slots for the drain, want %d", n, quarter)
+			}
+			if s.keep(quarter) != quarter {
+				t.Error("live attempts took the drain's slots")
+			}
+			if size > quarter {
+				s.release(1, false)
+				if !<-got {
+					t.Error("beyond a quarter, those who wait come first")
+				}
+			}
+		})
+	}
 }
