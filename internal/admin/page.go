@@ -191,7 +191,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 			p.Details = append(p.Details, d.Message)
 		}
 	}
-	v := a.view(r, "", "That did not work")
+	v := a.view(r, "problem", "That did not work")
 	if status == http.StatusNotFound {
 		v.Title = "Not found"
 	}

@@ -162,9 +162,10 @@ func (a *api) timeline(v *view, k proxy.Known, attempts []proxy.Attempt) []stepV
 			continue
 		}
 		due := v.when(d.Due)
+		text, _ := why(a.Gateway.Why(k.Event.Source, d, v.now), due)
 		steps = append(steps, stepView{
 			Kind: "next", At: due, Backend: d.Backend, State: stateView{"pending", "Pending"},
-			Text: why(a.Gateway.Why(k.Event.Source, d, v.now), due),
+			Text: text,
 		})
 	}
 	return steps

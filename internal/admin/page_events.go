@@ -73,7 +73,8 @@ type deliveryView struct {
 	Bad      bool   // and whether that was a failure
 	Next     moment
 	Why      string // it waits, in words
-	Brief    string // the same, where the words "next attempt" stand above it
+	Brief    string // the same in a word or two, for a list, whose rows never change their height
+	Code     string // Answer as short as that
 	Hint     string
 }
 
@@ -278,14 +279,14 @@ var reasons = map[string]string{
 
 func (a *api) delivery(v *view, source string, d proxy.Delivery) deliveryView {
 	out := deliveryView{Backend: d.Backend, State: stateOf(d.State), Attempts: d.Attempts, Turn: d.Turn}
+	out.Code = noAnswer[d.Outcome]
+	if d.Status > 0 {
+		out.Code = strconv.Itoa(d.Status)
+	}
 	out.Answer, out.Bad = answer(d.Status, d.Outcome), d.Outcome != "" && d.Outcome != proxy.OutcomeDelivered
 	if d.State == proxy.Pending {
 		out.Next = v.when(d.Due)
-		out.Why = why(a.Gateway.Why(source, d, v.now), out.Next)
-		out.Brief = out.Why
-		if in, ok := strings.CutPrefix(out.Why, nextIn); ok {
-			out.Brief = "In " + in
-		}
+		out.Why, out.Brief = why(a.Gateway.Why(source, d, v.now), out.Next)
 	}
 	return out
 }
@@ -313,29 +314,27 @@ var noAnswer = map[string]string{
 	proxy.OutcomeDelivered: "Delivered",
 }
 
-const nextIn = "Next attempt in "
-
-// why says why a delivery waits.
-func why(reason string, next moment) string {
+// why says why a delivery waits, in a sentence and in a word or two.
+func why(reason string, next moment) (long, brief string) {
 	switch reason {
 	case "lease":
-		return "Being sent now"
+		return "Being sent now", "Being sent"
 	case "no_backend":
-		return "routes.yaml has no such backend"
+		return "routes.yaml has no such backend", "No backend"
 	case "no_secret":
-		return "Its source has no secret to sign with"
+		return "Its source has no secret to sign with", "No secret"
 	case "paused":
-		return "The backend is paused"
+		return "The backend is paused", "Paused"
 	case "breaker":
-		return "Breaker open: the backend rests"
+		return "The breaker is open: the backend is left alone for a while", "Breaker open"
 	case "rate":
-		return "The rate limit is reached"
+		return "The rate limit is reached", "Rate limit"
 	case "in_flight":
-		return "Next in line for a slot"
+		return "Next in line for a slot", "In line"
 	case "backoff":
-		if next.Soon {
-			return nextIn + next.Ago
+		if next.Soon && next.Ago != "now" {
+			return "Next attempt in " + next.Ago, "In " + next.Ago
 		}
 	}
-	return "Due now"
+	return "Due now", "Due now"
 }

@@ -196,12 +196,18 @@ func (b *browser) accessible(name string) {
 		b.t.Fatal(err)
 	}
 	b.do(chromedp.Evaluate[chromedp.Void](source))
-	found := js[string](b, `axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))`)
-	var violations []violation
-	if err := json.Unmarshal([]byte(found), &violations); err != nil {
+	found := js[string](b, `axe.run(document).then(r => JSON.stringify({violations: r.violations, passed: r.passes.length}))`)
+	var result struct {
+		Violations []violation
+		Passed     int // rules
+	}
+	if err := json.Unmarshal([]byte(found), &result); err != nil {
 		b.t.Fatal(err)
 	}
-	for _, v := range violations {
+	if result.Passed < 10 {
+		b.t.Errorf("%s: only %d rules were looked at", name, result.Passed)
+	}
+	for _, v := range result.Violations {
 		for _, n := range v.Nodes {
 			b.t.Errorf("%s: %s: %s\n%.400s\n%s", name, v.ID, v.Help, n.HTML, n.FailureSummary)
 		}
