@@ -130,28 +130,17 @@ func (x *exchange) tooLarge() verdict {
 
 // read takes the body in, whole and within its limits. The bytes are never changed from here on.
 func (g *Gateway) read(x *exchange) ([]byte, verdict, bool) {
-	size := x.r.ContentLength
-	if size < 0 {
-		size = x.source.MaxBody
-	}
-	weight := min(max(size, 1), g.memoryOf)
-	if !g.memory.TryAcquire(weight) {
-		ctx, cancel := context.WithTimeout(x.r.Context(), memoryWait)
-		defer cancel()
-		if g.memory.Acquire(ctx, weight) != nil {
-			return nil, tryLater("too many bodies at once (limits.body_memory)"), false
-		}
-	}
-	x.free = sync.OnceFunc(func() { g.memory.Release(weight) })
 	rc := http.NewResponseController(x.w)
 	rc.SetReadDeadline(x.start.Add(x.ReadBody))
-	body, err := readBody(x.r, x.source.MaxBody)
+	body, err := g.gather(x)
 	if err == nil {
 		rc.SetReadDeadline(time.Time{})
 		return body, verdict{}, true
 	}
 	x.free()
 	switch {
+	case errors.Is(err, errNoMemory):
+		return nil, tryLater(err.Error()), false
 	case errors.Is(err, errTooLarge):
 		return nil, x.tooLarge(), false
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -160,19 +149,68 @@ func (g *Gateway) read(x *exchange) ([]byte, verdict, bool) {
 	return nil, refuse(http.StatusBadRequest, ResultRejected, "read body: "+err.Error()), false
 }
 
-var errTooLarge = errors.New("too large")
+var (
+	errTooLarge = errors.New("too large")
+	errNoMemory = errors.New("too many bodies at once (limits.body_memory)")
+)
 
-func readBody(r *http.Request, most int64) ([]byte, error) {
-	if r.ContentLength >= 0 {
-		body := make([]byte, r.ContentLength)
-		_, err := io.ReadFull(r.Body, body)
-		return body, err
+// firstRead is what a body may take before any of it has come: more than most events, and little for those who declare
+// a long body and never send it.
+const firstRead = 4 << 10
+
+// gather reads the body into memory that grows with what has come: at most four times as much is taken from
+// limits.body_memory. x.free gives it back.
+func (g *Gateway) gather(x *exchange) ([]byte, error) {
+	size := x.r.ContentLength
+	most := size
+	if size < 0 {
+		most = x.source.MaxBody + 1
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, most+1))
-	if err == nil && int64(len(body)) > most {
-		err = errTooLarge
+	held := int64(0)
+	x.free = sync.OnceFunc(func() { g.memory.Release(held) })
+	var body []byte
+	for {
+		if len(body) == cap(body) {
+			if int64(len(body)) == most {
+				break
+			}
+			room := min(max(firstRead, 4*int64(len(body))), most)
+			more := min(room, g.memoryOf) - held
+			if err := g.reserve(x.r.Context(), more); err != nil {
+				return nil, err
+			}
+			held += more
+			body = append(make([]byte, 0, room), body...)
+		}
+		n, err := x.r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			if size > int64(len(body)) {
+				return nil, io.ErrUnexpectedEOF
+			}
+			return body, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return body, err
+	if size < 0 {
+		return nil, errTooLarge
+	}
+	return body, nil
+}
+
+// reserve takes n bytes of limits.body_memory, and waits for them for a moment.
+func (g *Gateway) reserve(ctx context.Context, n int64) error {
+	if g.memory.TryAcquire(n) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, memoryWait)
+	defer cancel()
+	if g.memory.Acquire(ctx, n) != nil {
+		return errNoMemory
+	}
+	return nil
 }
 
 // verify checks the signature over the raw bytes.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -268,6 +269,28 @@ func TestBodyMemory(t *testing.T) {
 		for i, bad := range []*http.Request{signed(wide("evt_4"), "whsec_wrong"), signed([]byte("{")), signed(wide("evt_1")), signed(wide("evt_5"))} {
 			if got := do(w, bad); got.Code == 503 {
 				t.Fatalf("request %d: the memory was not given back: %s", i, got.Body)
+			}
+		}
+	})
+}
+
+// Those who declare long bodies and do not send them take little: the others' events go on coming in.
+func TestDeclaredBodiesTakeNoMemory(t *testing.T) {
+	change := func(cfg *proxy.Config) { cfg.BodyMemory = 128 << 10 }
+	inBubble(t, apps{"legacy": {}}, change, func(t *testing.T, w *world) {
+		answers := make(chan *httptest.ResponseRecorder)
+		for range 20 {
+			r := signed(event("evt_long", "invoice.paid"))
+			body, send := io.Pipe()
+			r.Body, r.ContentLength = body, 1<<20
+			time.AfterFunc(10*time.Second, func() { send.CloseWithError(os.ErrDeadlineExceeded) })
+			go func() { answers <- do(w, r) }()
+		}
+		synctest.Wait()
+		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, "")
+		for range 20 {
+			if got := <-answers; got.Code != 408 {
+				t.Errorf("a body that never came: %d %s, want 408", got.Code, got.Body)
 			}
 		}
 	})
