@@ -35,7 +35,7 @@ type backend struct {
 	nextLook atomic.Int64  // when the drain looks again, unix nanoseconds; 0 while it is at work
 	owing    atomic.Bool   // something is due now, as far as is known
 	hungry   atomic.Bool   // the drain waits for slots; else a free one is nothing to it
-	settler  chan Settlement
+	settler  chan settling
 
 	mu          sync.Mutex
 	lastSuccess time.Time
@@ -67,7 +67,7 @@ var errNotCounted = errors.New("not counted")
 func newBackend(name string, log *zap.Logger, seen Observer) *backend {
 	b := &backend{
 		name: name, log: log, seen: seen, wake: make(chan struct{}, 1), limiter: rate.NewLimiter(rate.Inf, 1),
-		settler: make(chan Settlement, 1024), statuses: map[int]int64{},
+		settler: make(chan settling, 1024), statuses: map[int]int64{},
 	}
 	b.slots = newSlots(0, func() {
 		if b.hungry.Load() {

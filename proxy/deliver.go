@@ -60,14 +60,14 @@ func (g *Gateway) plan(x *exchange, match Match) (plan []planned, ft fate, known
 	case err == nil && x.elsewhere && k.State == Delivered:
 		return nil, fateDelivered, true
 	case err == nil:
-		plan, ft = weigh(k, match, x.start, x.DedupeWindow)
+		plan, ft = x.weigh(k, match, x.start)
 		x.owed, x.repeat = k.owed(), k.State == Delivered && !k.Answered.IsZero()
 		return plan, ft, true
 	case !errors.Is(err, ErrNotFound):
 		g.log.Error("find event: cannot tell whether it is a duplicate, going on", zap.String(keyEventID, x.event.ID), zap.Error(err))
 	default:
 		if k, ok := g.dropped.find(x.event.Key()); ok {
-			plan, ft = weigh(k, match, x.start, x.DedupeWindow)
+			plan, ft = x.weigh(k, match, x.start)
 			return plan, ft, true
 		}
 	}

@@ -352,3 +352,19 @@ func TestASuppressedRepeatDoesNotProlongTheWindow(t *testing.T) {
 		a.wantCount(t, 2)
 	})
 }
+
+// The backend that failed is gone, and somebody presses Resend at Stripe: today's backends get the event.
+func TestARepeatOfWhatFailedAtABackendThatIsGone(t *testing.T) {
+	fresh := &app{}
+	inBubble(t, apps{"fresh": fresh}, nil, func(t *testing.T, w *world) {
+		e := &proxy.Event{Source: "main", ID: "evt_1", Type: "invoice.paid", Received: time.Now(), Body: event("evt_1", "invoice.paid")}
+		d := proxy.Delivery{Backend: "old", State: proxy.Failed, Turn: 1, Attempts: 10}
+		if _, err := w.journal.Append(t.Context(), time.Now(), proxy.Entry{Event: e, Deliveries: []proxy.EntryDelivery{{Delivery: d}}}); err != nil {
+			t.Fatal(err)
+		}
+		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, "")
+		fresh.wantCount(t, 1)
+		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, says("duplicate", "evt_1"))
+		fresh.wantCount(t, 1)
+	})
+}

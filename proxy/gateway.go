@@ -32,6 +32,7 @@ type Gateway struct {
 	memory   *semaphore.Weighted
 	memoryOf int64
 	diagnose *rate.Limiter // bounds the work done to explain a bad signature
+	complain *rate.Limiter // bounds what is said of events that no secret is left for
 
 	life     context.Context // of attempts: ends when Run gives up waiting for them
 	endLife  context.CancelFunc
@@ -62,7 +63,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		journal: cfg.Journal, log: cfg.Log, observer: cfg.Observer, keeper: cfg.Quarantine,
 		dial:    (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		dropped: newRecent(), diagnose: rate.NewLimiter(2, 10),
+		dropped: newRecent(), diagnose: rate.NewLimiter(2, 10), complain: rate.NewLimiter(0.1, 3),
 		memory: semaphore.NewWeighted(cfg.BodyMemory), memoryOf: cfg.BodyMemory,
 		stopping: make(chan struct{}), changed: make(chan struct{}, 1),
 		known: map[string]*backend{}, sources: map[string]*sourceHealth{},

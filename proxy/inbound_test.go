@@ -276,7 +276,7 @@ func TestBodyMemory(t *testing.T) {
 
 // Those who declare long bodies and do not send them take little: the others' events go on coming in.
 func TestDeclaredBodiesTakeNoMemory(t *testing.T) {
-	change := func(cfg *proxy.Config) { cfg.BodyMemory = 128 << 10 }
+	change := func(cfg *proxy.Config) { cfg.BodyMemory = 1 << 20 }
 	inBubble(t, apps{"legacy": {}}, change, func(t *testing.T, w *world) {
 		answers := make(chan *httptest.ResponseRecorder)
 		for range 20 {

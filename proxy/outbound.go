@@ -12,10 +12,13 @@ import (
 
 const (
 	leaseBatch  = 256
-	lookAgain   = time.Minute     // at the latest, when nothing says when
-	journalRest = time.Second     // after an error of the journal
-	noSecret    = 5 * time.Minute // until an event without a secret is looked at again
+	lookAgain   = time.Minute // at the latest, when nothing says when
+	journalRest = time.Second // after an error of the journal
 	settleBatch = 256
+
+	// Until an event without a secret is looked at again: as long as it is old, between these.
+	noSecret     = 5 * time.Minute
+	noSecretMost = 15 * time.Minute
 )
 
 // Run delivers what is Pending until ctx ends. It then takes no more, lets attempts that were sent end for up to
@@ -162,7 +165,7 @@ func (g *Gateway) drainOnce(ctx context.Context, b *backend, n int) (got int, ag
 		if i < kept {
 			b.slots.release(1, true)
 		}
-		b.settler <- SettleRelease(l, time.Time{})
+		b.settler <- settling{Settlement: SettleRelease(l, time.Time{})}
 	}
 	return len(all), again
 }
@@ -236,25 +239,28 @@ func (g *Gateway) redeliver(b *backend, l Leased, leasedAt time.Time) {
 	}
 	if !st.canSign(l.Event.Source, b) {
 		b.slots.release(1, true)
-		g.log.Error("not sent: no signing secret is left for this source; put it back, or give the backend signing_secrets of its own",
-			zap.String(keyEventID, l.Event.ID), zap.String(keySource, l.Event.Source), zap.String(keyBackend, b.name))
-		s := SettleRelease(l, leasedAt.Add(noSecret))
+		if g.complain.Allow() {
+			g.log.Error("not sent: no signing secret is left for this source; put it back, or give the backend signing_secrets of its own",
+				zap.String(keyEventID, l.Event.ID), zap.String(keySource, l.Event.Source), zap.String(keyBackend, b.name))
+		}
+		wait := min(max(leasedAt.Sub(l.Event.Received), noSecret), noSecretMost)
+		s := SettleRelease(l, leasedAt.Add(wait))
 		if !l.TurnStarted.IsZero() { // this wait is not the backend's doing: see settlement
 			s.TurnStarted = l.TurnStarted.Add(s.Due.Sub(l.Due))
 		}
-		b.settler <- s
+		b.settler <- settling{Settlement: s}
 		return
 	}
 	select {
 	case <-g.stopping:
 		b.slots.release(1, true)
-		b.settler <- SettleRelease(l, time.Time{})
+		b.settler <- settling{Settlement: SettleRelease(l, time.Time{})}
 		return
 	default:
 	}
 	o, ok := b.attempt(g.life, l.Event, t)
 	if !ok { // its due time stays, and with it its place among those that wait
-		b.settler <- SettleRelease(l, time.Time{})
+		b.settler <- settling{Settlement: SettleRelease(l, time.Time{})}
 		return
 	}
 	s := b.settlement(l, o, leasedAt)
@@ -263,7 +269,7 @@ func (g *Gateway) redeliver(b *backend, l Leased, leasedAt time.Time) {
 			zap.String(keyEventType, l.Event.Type), zap.String(keySource, l.Event.Source), zap.String(keyBackend, b.name),
 			zap.Int(keyAttempt, o.N), zap.String(keyOutcome, o.Outcome))
 	}
-	b.settler <- s
+	b.settler <- settling{Settlement: s}
 }
 
 func trigger(d Delivery) Trigger {
@@ -297,10 +303,16 @@ func (b *backend) settlement(l Leased, o outcome, leasedAt time.Time) Settlement
 	return SettleRetry(l, o.Attempt, ended.Add(retry.after(n, o.retryAfter)), started)
 }
 
+// settling is a settlement on its way to the journal.
+type settling struct {
+	Settlement
+	done chan struct{} // closed when it is there, or will not get there; nil: nobody waits
+}
+
 // settle brings a backend's settlements to the journal, in batches, until stop and until all are there.
 func (g *Gateway) settle(b *backend, stop <-chan struct{}) {
 	for {
-		var batch []Settlement
+		var batch []settling
 		select {
 		case s := <-b.settler:
 			batch = append(batch, s)
@@ -321,22 +333,32 @@ func (g *Gateway) settle(b *backend, stop <-chan struct{}) {
 				break more
 			}
 		}
-		g.settleAll(b, batch)
+		plain := make([]Settlement, len(batch))
+		for i, s := range batch {
+			plain[i] = s.Settlement
+		}
+		g.settleAll(b, plain)
 		for _, s := range batch {
 			if s.State == Pending {
 				b.dueAt(s.Due)
+			}
+			if s.done != nil {
+				close(s.done)
 			}
 		}
 	}
 }
 
-// settleLater has the settler try again what the journal did not take; false when that cannot help.
+// settleLater has the settler try again what the journal did not take, and waits for the end of that; false when it
+// cannot help.
 func (b *backend) settleLater(s Settlement, err error) bool {
 	if errors.Is(err, ErrLeaseLost) {
 		return false
 	}
+	done := make(chan struct{})
 	select {
-	case b.settler <- s:
+	case b.settler <- settling{s, done}:
+		<-done
 		return true
 	default:
 		return false

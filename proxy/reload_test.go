@@ -205,7 +205,7 @@ func TestARemovedSourceLeavesNothingToSignWith(t *testing.T) {
 		if err := w.reload(func(cfg *proxy.Config) { cfg.Sources = sources }); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(6 * time.Minute)
+		time.Sleep(16 * time.Minute)
 		a.wantCount(t, 2)
 	})
 }
