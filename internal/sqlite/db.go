@@ -142,9 +142,18 @@ type connection struct {
 	conn *sql.Conn
 }
 
-// connect opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
+// connect opens the file anew. Opening needs some room too: a full disk takes the ballast.
+func (d *DB) connect(ctx context.Context) (*connection, error) {
+	c, err := d.tryConnect(ctx)
+	if err != nil && d.space.blames(err) && d.space.exhausted() {
+		c, err = d.tryConnect(ctx)
+	}
+	return c, err
+}
+
+// tryConnect opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
 // connection that broke, has written is synced, checked and checkpointed before the first acknowledgement.
-func (d *DB) connect(ctx context.Context) (_ *connection, err error) {
+func (d *DB) tryConnect(ctx context.Context) (_ *connection, err error) {
 	// No connection is open now: closing a descriptor of the file would drop the locks of one that is.
 	if err := syncFiles(d.path, d.path+"-wal"); err != nil {
 		return nil, err

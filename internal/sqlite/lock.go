@@ -22,9 +22,7 @@ func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, e
 	for deadline := time.Now().Add(wait); ; {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			if err := sign(f); err != nil {
-				return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
-			}
+			sign(f)
 			return f, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
@@ -50,17 +48,17 @@ func holder(text string) string {
 	return text
 }
 
-func sign(f *os.File) error {
+// sign says who holds the lock. That is only information: a full disk must not keep a gateway from starting.
+func sign(f *os.File) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown host"
 	}
-	if err := f.Truncate(0); err != nil {
-		return err
+	who := fmt.Appendf(nil, "process %d on %s, since %s\n", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
+	if _, err := f.WriteAt(who, 0); err == nil { // over what is there, whose block may be the last that there is
+		_ = f.Truncate(int64(len(who)))
 	}
-	_, err = f.WriteAt(fmt.Appendf(nil, "process %d on %s, since %s\n", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339)), 0)
-	return err
 }
 
 // unlockFile leaves the file: removing it would let two processes hold two files of one name.
-func unlockFile(f *os.File) error { return errors.Join(f.Truncate(0), f.Close()) }
+func unlockFile(f *os.File) error { return f.Close() }

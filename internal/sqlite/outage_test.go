@@ -238,7 +238,7 @@ func TestDeadDisk(t *testing.T) {
 	if took := time.Since(start); took > time.Second {
 		t.Errorf("the errors took %v", took)
 	}
-	_ = d.Close() // its lock file cannot be written any more
+	_ = d.Close()
 }
 
 // TestComesBack: after the file was found broken, the journal is opened again and goes on, with its leases.

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
+	lib "modernc.org/sqlite/lib"
 )
 
 // ballastSize is held in a file beside the journal and given up when the disk is truly full: a full disk must heal by
@@ -52,15 +54,32 @@ func (s *space) set(full bool, free int64) {
 		zap.Int64("free_bytes", free), zap.Int64("reserve_bytes", s.reserve))
 }
 
-// exhausted says that a write found no room at all.
-func (s *space) exhausted() {
+// exhausted says that a write found no room at all. It reports whether giving up the ballast has made some.
+func (s *space) exhausted() bool {
 	s.set(true, 0)
-	if err := os.Remove(s.ballast); err == nil {
+	err := os.Remove(s.ballast)
+	if err == nil {
 		s.log.Warn("gave up the ballast to make room for settling")
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		s.log.Error("give up the ballast", zap.Error(err))
 	}
+	return err == nil
 }
+
+// blames reports whether err came of a full disk. Where SQLite maps its files it says no more than I/O error.
+func (s *space) blames(err error) bool {
+	if errors.Is(err, syscall.ENOSPC) || code(err) == lib.SQLITE_FULL {
+		return true
+	}
+	if code(err) != lib.SQLITE_IOERR {
+		return false
+	}
+	free, freeErr := s.free(s.dir)
+	return freeErr == nil && free < mapped
+}
+
+// mapped is more than SQLite needs to map its index of the log.
+const mapped = 1 << 20
 
 // hold makes the ballast, when there is plenty of room for it.
 func (s *space) hold(free int64) {

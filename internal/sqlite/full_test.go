@@ -1,0 +1,91 @@
+package sqlite
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// fillDisk writes a file until the disk of dir has no room for another byte.
+func fillDisk(t *testing.T, dir string) (name string) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "filled"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; size /= 2 {
+		for chunk := make([]byte, size); err == nil; {
+			_, err = f.Write(chunk)
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		err = nil
+	}
+	if err := f.Sync(); err != nil && !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+// TestOpensOnFullDisk: with the ballast to use up, a journal opens on a full disk, and again after an outage, so that
+// what waits there can be delivered.
+func TestOpensOnFullDisk(t *testing.T) {
+	for name, disk := range map[string]func(t *testing.T) string{
+		"tmpfs": func(t *testing.T) string { return mount(t, "-t", "tmpfs", "-o", "size=112m", "tmpfs") },
+		"ext4":  func(t *testing.T) string { return ext4(t, 144) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := disk(t)
+			path := filepath.Join(dir, "j.db")
+			o := Options{Reserve: 8 << 20, Log: zap.NewNop()}
+			d := openAt(t, path, o)
+			ballast := func() bool { _, err := os.Stat(d.space.ballast); return err == nil }
+			poll(t, "there is ballast", ballast)
+			e := entryOf(1, proxy.Pending)
+			e.Event.Body = make([]byte, 2<<20) // in the log it is; the file has yet to grow by it
+			if _, err := d.Append(t.Context(), time.Now(), e); err != nil {
+				t.Fatal(err)
+			}
+			filled := fillDisk(t, dir)
+			d.hurt <- errors.New("disk on fire")
+			poll(t, "the outage is seen", func() bool {
+				var out *Outage
+				return errors.As(d.barrier(t.Context()), &out)
+			})
+			poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
+			if ballast() {
+				t.Error("it came back without the ballast: the disk was not full")
+			}
+			if err := os.Remove(filled); err != nil {
+				t.Fatal(err)
+			}
+			poll(t, "there is ballast again", ballast)
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			fillDisk(t, dir)
+			d = openAt(t, path, o)
+			if ballast() {
+				t.Error("it opened without the ballast: the disk was not full")
+			}
+			now := time.Now().Add(time.Second)
+			ls, _, err := d.Lease(t.Context(), now, "legacy", 1, time.Minute)
+			if err != nil || len(ls) != 1 {
+				t.Fatalf("leased %d, %v", len(ls), err)
+			}
+			a := proxy.Attempt{N: 1, Started: now, Status: 200, Outcome: proxy.OutcomeDelivered}
+			if err := d.Settle(t.Context(), now, proxy.SettleDelivered(ls[0], a)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
