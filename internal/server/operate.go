@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -79,15 +81,18 @@ func (s *server) configuration() admin.Configuration {
 	return c
 }
 
-// pause pauses the backends that were paused when the gateway last stopped. A note of a backend that routes.yaml does
-// not have stays: it may come back.
-func (s *server) pause(ctx context.Context) error {
+// pause pauses the backends that were paused when the gateway last stopped, but for those in known, which have been
+// paused and resumed since. A note of a backend that routes.yaml does not have stays: it may come back.
+func (s *server) pause(ctx context.Context, known map[string]proxy.Backend) error {
 	notes, err := s.journal.Notes(ctx, admin.PausedNote)
 	if err != nil {
 		return err
 	}
 	for key, since := range notes {
 		name := strings.TrimPrefix(key, admin.PausedNote)
+		if _, ok := known[name]; ok {
+			continue
+		}
 		err := s.gateway.Pause(name)
 		switch {
 		case errors.Is(err, proxy.ErrNoBackend):
@@ -106,7 +111,18 @@ const sourceNote = "source/"
 // sourceMemory is what is remembered of a source over a restart.
 type sourceMemory struct {
 	Verified time.Time            `json:"verified,omitzero"`
-	Secrets  map[string]time.Time `json:"secrets,omitempty"` // when each last matched, by its hint
+	Secrets  map[string]time.Time `json:"secrets,omitempty"` // when each last matched, by its fingerprint
+}
+
+// fingerprints tell a source's secrets apart in the journal, where nothing of a secret is to be.
+func (s *server) fingerprints(source string) []string {
+	secrets := s.file.Load().Proxy.Sources[source].SigningSecrets
+	out := make([]string, len(secrets))
+	for i, secret := range secrets {
+		sum := sha256.Sum256([]byte(secret))
+		out[i] = hex.EncodeToString(sum[:8])
+	}
+	return out
 }
 
 // remember reads what is remembered of the sources.
@@ -135,9 +151,10 @@ func (s *server) sources() []proxy.SourceStatus {
 		if list[i].LastVerified.IsZero() {
 			list[i].LastVerified = m.Verified
 		}
-		for k := range list[i].Secrets {
-			if secret := &list[i].Secrets[k]; secret.LastMatched.IsZero() && secret.Hint != "" {
-				secret.LastMatched = m.Secrets[secret.Hint]
+		prints := s.fingerprints(list[i].Name)
+		for k := range list[i].Secrets[:min(len(prints), len(list[i].Secrets))] {
+			if secret := &list[i].Secrets[k]; secret.LastMatched.IsZero() {
+				secret.LastMatched = m.Secrets[prints[k]]
 			}
 		}
 	}
@@ -157,9 +174,9 @@ func (s *server) memorize(ctx context.Context) error {
 		}
 		for _, src := range s.sources() {
 			m := sourceMemory{Verified: src.LastVerified.Truncate(time.Second), Secrets: map[string]time.Time{}}
-			for _, secret := range src.Secrets {
-				if secret.Hint != "" && !secret.LastMatched.IsZero() {
-					m.Secrets[secret.Hint] = secret.LastMatched.Truncate(time.Second)
+			for k, print := range s.fingerprints(src.Name) {
+				if k < len(src.Secrets) && !src.Secrets[k].LastMatched.IsZero() {
+					m.Secrets[print] = src.Secrets[k].LastMatched.Truncate(time.Second)
 				}
 			}
 			text, err := json.Marshal(m)

@@ -80,7 +80,7 @@ func (s *server) take(file *config.File) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := s.pause(ctx); err != nil {
+	if err := s.pause(ctx, s.file.Load().Proxy.Backends); err != nil {
 		s.Log.Error("backends that came back are not paused, although they were", zap.Error(err))
 	}
 	s.metrics.expect(file.Proxy)

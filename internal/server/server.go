@@ -103,7 +103,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	if s.gateway, err = proxy.New(s.proxyConfig(file)); err != nil {
 		return err
 	}
-	if err := errors.Join(s.pause(ctx), s.remember(ctx)); err != nil {
+	if err := errors.Join(s.pause(ctx, nil), s.remember(ctx)); err != nil {
 		return err
 	}
 	s.admin = s.newAdmin()
@@ -139,6 +139,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 
 // run serves until ctx ends, or a part of the gateway fails, and stops in order.
 func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) error {
+	webhook = netutil.LimitListener(webhook, s.boot.Limits.Connections) // closed as this: at its limit it waits for itself
 	public, private := s.publicServer(), s.adminServer()
 	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	delivering, stopDelivering := context.WithCancel(failed)
@@ -149,7 +150,7 @@ func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) e
 	accepted, delivered := make(chan struct{}), make(chan struct{})
 	g.Go(func() error {
 		defer close(accepted)
-		return closed(s.serve(public, netutil.LimitListener(webhook, s.boot.Limits.Connections)))
+		return closed(s.serve(public, webhook))
 	})
 	g.Go(func() error {
 		defer close(delivered)
