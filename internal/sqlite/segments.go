@@ -6,16 +6,19 @@ import (
 	"database/sql/driver"
 	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"math"
+	"slices"
+	"sync"
 	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 // A segment is a range of event numbers. Once it is full, no event of it ever gets another object, customer, account or
 // time of receipt, so its row is written once and stays until its last event is pruned.
 const (
 	segmentSize  = 4096 // numbers
-	segmentRest  = time.Second
+	segmentRest  = 500 * time.Millisecond
 	segmentPause = 20 * time.Millisecond // when there is more to do: others come first
 	segmentDrop  = 64                    // segments that one look for empty ones passes
 )
@@ -26,11 +29,12 @@ const (
 	refProbes = 8
 )
 
-// hashRef is the same in every process: it is in the file.
+// hashRef is FNV-1a, spread. It is the same in every process: it is in the file.
 func hashRef(ref string) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(ref))
-	n := h.Sum64() // spread, since its high bits say little of short texts
+	n := uint64(0xcbf29ce484222325)
+	for i := range len(ref) {
+		n = (n ^ uint64(ref[i])) * 0x100000001b3
+	}
 	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9
 	n = (n ^ n>>27) * 0x94d049bb133111eb
 	return n ^ n>>31
@@ -99,7 +103,8 @@ type segment struct {
 func (d *DB) describe(ctx context.Context) (more bool, err error) {
 	var s segment
 	err = d.read(ctx, func(c *sql.Conn) error {
-		ns, err := numbers(ctx, c, `SELECT coalesce(max(seq), 0) FROM events UNION ALL SELECT coalesce(max(last), 0) FROM segments`)
+		ns, err := numbers(ctx, c, `SELECT coalesce(max(seq), 0) FROM events UNION ALL
+			SELECT coalesce((SELECT last FROM segments ORDER BY first DESC LIMIT 1), 0)`)
 		if err != nil {
 			return err
 		}
@@ -112,7 +117,14 @@ func (d *DB) describe(ctx context.Context) (more bool, err error) {
 			return nil
 		}
 		more = true
-		return s.fill(ctx, c)
+		events, ok := d.fresh.events(&s)
+		if !ok {
+			if events, err = s.stored(ctx, c); err != nil {
+				return err
+			}
+		}
+		s.hold(events)
+		return nil
 	})
 	if err != nil || !more {
 		return false, err
@@ -124,24 +136,81 @@ func (d *DB) describe(ctx context.Context) (more bool, err error) {
 	}})
 }
 
-// fill reads what there is to say of a segment.
-func (s *segment) fill(ctx context.Context, c *sql.Conn) error {
-	refs := make(map[uint64]bool, 2*segmentSize)
-	s.oldest = math.MaxInt64
-	err := onDriver(ctx, c, func(c *conn) error {
+// named is what a segment's row needs to know of an event.
+type named struct {
+	seq, received int64
+	refs          [4]uint64 // hashes; 0 where there is none
+}
+
+// fresh remembers the newest events, so that they need not be read again when their segment is full, which costs ten
+// times as much.
+type fresh struct {
+	mu sync.Mutex
+	of [8 * segmentSize]named
+}
+
+// note is told of each event that is inserted. When that is undone its number goes to another, or to none.
+func (f *fresh) note(seq int64, e *proxy.Event) {
+	n := named{seq: seq, received: millis(e.Received)}
+	for i, ref := range []string{e.Object, e.Customer, e.Account} {
+		if ref != "" {
+			n.refs[i] = hashRef(ref)
+		}
+	}
+	if !e.Unique() {
+		n.refs[3] = hashRef(e.ID)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.of[seq%int64(len(f.of))] = n
+}
+
+// events returns all of a segment, or false where some came before this process.
+func (f *fresh) events(s *segment) ([]named, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := s.first % int64(len(f.of))
+	out := slices.Clone(f.of[at : at+segmentSize])
+	for i := range out {
+		if seq := s.first + int64(i); seq > 0 && out[i].seq != seq {
+			return nil, false
+		}
+	}
+	return out[max(0, 1-s.first):], true
+}
+
+// stored reads a segment's events.
+func (s *segment) stored(ctx context.Context, c *sql.Conn) (out []named, err error) {
+	out = make([]named, 0, segmentSize)
+	err = onDriver(ctx, c, func(c *conn) error {
 		return c.query(`SELECT received, object, customer, account, CASE WHEN dedupe_key IS NULL THEN id END FROM events
 			WHERE seq BETWEEN ? AND ?`, func(r row) bool {
-			s.oldest, s.newest = min(s.oldest, r.int(0)), max(s.newest, r.int(0))
-			for i := 1; i < len(r); i++ {
-				if ref := r.text(i); ref != "" {
-					refs[hashRef(ref)] = true
+			n := named{received: r.int(0)}
+			for i := range n.refs {
+				if ref := r.text(i + 1); ref != "" {
+					n.refs[i] = hashRef(ref)
 				}
 			}
+			out = append(out, n)
 			return true
 		}, s.first, s.last)
 	})
+	return out, err
+}
+
+// hold makes the row say what its events are.
+func (s *segment) hold(events []named) {
+	refs := make(map[uint64]bool, segmentSize)
+	s.oldest = math.MaxInt64
+	for i := range events {
+		s.oldest, s.newest = min(s.oldest, events[i].received), max(s.newest, events[i].received)
+		for _, h := range events[i].refs {
+			if h != 0 {
+				refs[h] = true
+			}
+		}
+	}
 	s.filter = newRefs(refs)
-	return err
 }
 
 // onDriver runs f on the driver's connection below c, which costs a row much less.

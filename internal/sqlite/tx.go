@@ -132,6 +132,7 @@ func (t *tx) insert(e *entry) (int64, error) {
 	}
 	t.db.seq++
 	seq := t.db.seq
+	t.db.fresh.note(seq, v)
 	state := int64(0)
 	if len(e.Deliveries) == 0 {
 		state = stateCode(e.State, e.Reason)
