@@ -200,7 +200,11 @@ func TestAnEventGoesThrough(t *testing.T) {
 	if status != 400 {
 		t.Errorf("a forged event: %d, want 400", status)
 	}
-	_, figures := g.get(t, "/metrics")
+	var figures string
+	eventually(t, "the refusal is counted, after its answer", func() bool {
+		_, figures = g.get(t, "/metrics")
+		return strings.Contains(figures, `breakwater_events_total{result="rejected",source="main"} 1`)
+	})
 	for _, line := range []string{
 		`breakwater_events_total{result="delivered",source="main"} 1`,
 		`breakwater_events_total{result="rejected",source="main"} 1`,
