@@ -71,11 +71,14 @@ func checkpoint(ctx context.Context, q querier, mode string) (busy, log, copied 
 
 // copyLog copies what it can without holding up anybody.
 func (d *DB) copyLog() {
-	pool := d.ckpt.Load()
-	if pool == nil || d.wal.written.Swap(0) == 0 {
+	if d.wal.written.Swap(0) == 0 {
 		return
 	}
-	_, log, copied, err := checkpoint(context.Background(), pool, "PASSIVE")
+	var log, copied int64
+	err := d.visit(context.Background(), func(ctx context.Context) (err error) {
+		_, log, copied, err = checkpoint(ctx, d.ckpt.Load(), "PASSIVE")
+		return err
+	})
 	if err != nil {
 		if broken(err) {
 			select {
@@ -125,9 +128,9 @@ func (d *DB) keep() {
 	defer tick.Stop()
 	for {
 		if !d.ids.loaded.Load() || d.ids.crowded() {
-			if pool := d.readers.Load(); pool != nil {
-				_ = d.ids.load(ctx, pool, d.barrier) // tried again; until then every lookup asks the file
-			}
+			_ = d.visit(ctx, func(ctx context.Context) error {
+				return d.ids.load(ctx, d.readers.Load(), d.barrier) // tried again; until then every lookup asks the file
+			})
 		}
 		d.checkSpace(ctx)
 		select {

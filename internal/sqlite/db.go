@@ -29,6 +29,8 @@ type Options struct {
 	HistoryBytes   int64 // and their bytes; default 32 MiB
 
 	OnCommit func(took time.Duration, ops int) // told of each batch; must be quick
+
+	free func(dir string) (int64, error) // of tests: what is free on the disk; default freeBytes
 }
 
 func (o Options) withDefaults() Options {
@@ -40,6 +42,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Reserve == 0 {
 		o.Reserve = 256 << 20
+	}
+	if o.free == nil {
+		o.free = freeBytes
 	}
 	if o.HistoryEntries == 0 {
 		o.HistoryEntries = 4096
@@ -59,7 +64,6 @@ type DB struct {
 	lock     *os.File
 
 	ids     *ids
-	fresh   fresh
 	history *history
 	leases  leases
 	oldest  oldest
@@ -69,7 +73,9 @@ type DB struct {
 
 	reading, counting turnstile
 
-	readers atomic.Pointer[sql.DB] // nil while the journal is unavailable
+	visits  visits
+	readers atomic.Pointer[sql.DB] // these are nil while the journal is unavailable
+	finders atomic.Pointer[sql.DB]
 	ckpt    atomic.Pointer[sql.DB]
 	wal     walState
 	wake    chan struct{} // for the writer
@@ -123,7 +129,7 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 		reading: make(turnstile, 2), counting: make(turnstile, 1), wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
 	}
 	d.wal.poke = make(chan struct{}, 1)
-	d.space.init(path, o.Reserve, o.Log)
+	d.space.init(path, o)
 	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait); err != nil {
 		return nil, err
 	}
@@ -162,7 +168,7 @@ func (d *DB) tryConnect(ctx context.Context) (_ *connection, err error) {
 	c := &connection{}
 	defer func() {
 		if err != nil {
-			c.close()
+			d.disconnect(c)
 		}
 	}()
 	if c.pool, err = open(d.path, 1, false); err != nil {
@@ -187,16 +193,15 @@ func (d *DB) tryConnect(ctx context.Context) (_ *connection, err error) {
 	if err != nil {
 		return nil, err
 	}
-	readers, err := open(d.path, 4, true)
-	if err != nil {
-		return nil, err
+	pools := d.pools()
+	for i, n := range []int{4, 2, 1} {
+		p, err := open(d.path, n, i < 2)
+		if err != nil {
+			return nil, err
+		}
+		pools[i].Store(p)
 	}
-	ckpt, err := open(d.path, 1, false)
-	if err != nil {
-		return nil, errors.Join(err, readers.Close())
-	}
-	d.readers.Store(readers)
-	d.ckpt.Store(ckpt)
+	d.visits.begin()
 	return c, nil
 }
 
@@ -217,20 +222,29 @@ func (d *DB) run(c *connection) {
 			defer w.close()
 			return d.write(w)
 		})
+		if err != nil {
+			d.fail(err)
+		}
 		d.disconnect(c)
 		if err == nil {
 			return
 		}
-		d.fail(err)
 		if c = d.reopen(); c == nil {
 			return
 		}
 	}
 }
 
+// pools are those of lists and the like, of Find, and of checkpoints.
+func (d *DB) pools() [3]*atomic.Pointer[sql.DB] {
+	return [...]*atomic.Pointer[sql.DB]{&d.readers, &d.finders, &d.ckpt}
+}
+
+// disconnect closes every connection to the file.
 func (d *DB) disconnect(c *connection) {
-	for _, p := range []*sql.DB{d.readers.Swap(nil), d.ckpt.Swap(nil)} {
-		if p != nil {
+	d.visits.end()
+	for _, at := range d.pools() {
+		if p := at.Swap(nil); p != nil {
 			_ = p.Close()
 		}
 	}
@@ -306,19 +320,6 @@ func (d *DB) Ready(context.Context) error {
 		return &Outage{Since: *since, Err: proxy.ErrFull}
 	}
 	return nil
-}
-
-// reader is the pool for reading.
-func (d *DB) reader() (*sql.DB, error) {
-	if p := d.readers.Load(); p != nil {
-		return p, nil
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.down != nil {
-		return nil, d.down
-	}
-	return nil, errClosed
 }
 
 func syncFiles(paths ...string) error {

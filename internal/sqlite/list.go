@@ -35,7 +35,7 @@ func (d *DB) page(ctx context.Context, f proxy.Filter, budget time.Duration) (p 
 		return p, 0, err
 	}
 	defer d.reading.leave()
-	err = d.read(ctx, func(c *sql.Conn) error {
+	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		s, err := d.search(ctx, c, f, time.Now().Add(budget))
 		if err != nil {
 			return err
@@ -70,7 +70,7 @@ func (d *DB) Count(ctx context.Context, f proxy.Filter) (n int64, err error) {
 		return 0, fmt.Errorf("count events: %w", err)
 	}
 	defer d.counting.leave()
-	err = d.read(ctx, func(c *sql.Conn) error {
+	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		s, err := d.search(ctx, c, f, time.Time{})
 		if err != nil {
 			return err

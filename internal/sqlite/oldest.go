@@ -65,7 +65,7 @@ func (d *DB) Totals(ctx context.Context) ([]proxy.Total, error) {
 	d.totals.Lock() // one look at a time: see oldest
 	defer d.totals.Unlock()
 	var out []proxy.Total
-	err := d.read(ctx, func(c *sql.Conn) error {
+	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		if err := each(ctx, c, func(r row) error {
 			out = append(out, proxy.Total{Backend: r.text(0), State: stateOf(r.int(1)), Count: r.int(2)})
 			return nil

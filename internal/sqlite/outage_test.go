@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,7 +125,7 @@ func checkTotals(t *testing.T, d *DB) {
 	for _, c := range totals {
 		got[total{c.Backend, stateCode(c.State, "")}] = c.Count
 	}
-	err = d.read(t.Context(), func(c *sql.Conn) error {
+	err = d.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
 		return each(t.Context(), c, func(r row) error {
 			k := total{r.text(0), r.int(1)}
 			if got[k] != r.int(2) {
@@ -284,11 +285,17 @@ func TestComesBack(t *testing.T) {
 
 // TestDiskFull fills a real disk to the last block. Nothing is acknowledged that is not stored, and draining heals it.
 func TestDiskFull(t *testing.T) {
-	d := openAt(t, filepath.Join(mount(t, "-t", "tmpfs", "-o", "size=96m", "tmpfs"), "j.db"), Options{Reserve: 8 << 20, Log: zap.NewNop()})
+	var plenty atomic.Bool // keep's early drop has to wait: this test is about what happens before it
+	free := func(dir string) (int64, error) {
+		if plenty.Load() {
+			return 1 << 40, nil
+		}
+		return freeBytes(dir)
+	}
+	dir := mount(t, "-t", "tmpfs", "-o", "size=96m", "tmpfs")
+	d := openAt(t, filepath.Join(dir, "j.db"), Options{Reserve: 8 << 20, Log: zap.NewNop(), free: free})
 	poll(t, "there is ballast", func() bool { _, err := os.Stat(d.space.ballast); return err == nil })
-	d.prune.mu.Lock() // keep's early drop has to wait: this test is about what happens before it
-	d.space.free = func(string) (int64, error) { return 1 << 40, nil }
-	d.prune.mu.Unlock()
+	plenty.Store(true)
 	body := make([]byte, 256<<10)
 	now := time.Now()
 	stored := int64(0)

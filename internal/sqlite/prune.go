@@ -148,7 +148,7 @@ var errYoung = errors.New("the rest is too young")
 func (d *DB) aged(ctx context.Context, now time.Time, r Retention, class int, from int64, n int) (old []int64, at int64, err error) {
 	at = from
 	cutoff := millis(now.Add(-r.of(class)))
-	err = d.read(ctx, func(c *sql.Conn) error {
+	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		err := each(ctx, c, func(found row) error {
 			a := scanAged(found)
 			if a.received > cutoff || len(old) >= n {
@@ -230,7 +230,7 @@ func (d *DB) pruneSeen(ctx context.Context, now time.Time, n int) error {
 	var at proxy.Key
 	looked := 0
 	cutoff := millis(now.Add(-keepSeen))
-	err := d.read(ctx, func(c *sql.Conn) error {
+	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			looked++
 			at = proxy.Key{Source: r.text(0), ID: r.text(1)}

@@ -99,15 +99,11 @@ func deliveriesOf(ctx context.Context, c *sql.Conn, events []proxy.Known) error 
 }
 
 func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
-	pool, err := d.reader()
+	c, done, err := d.finder(ctx)
 	if err != nil {
 		return proxy.Known{}, err
 	}
-	c, err := pool.Conn(ctx)
-	if err != nil {
-		return proxy.Known{}, err
-	}
-	defer c.Close()
+	defer done()
 	ctx = context.WithoutCancel(ctx) // the driver starts a goroutine for each query that can be cancelled
 	found, err := known(ctx, c, knownColumns, `WHERE e.source = ? AND e.dedupe_key = ?`, k.Source, k.ID)
 	if err != nil {
@@ -132,7 +128,7 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 func (d *DB) Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error) {
 	var out []proxy.Known
 	var attempts []proxy.Attempt
-	err := d.read(ctx, func(c *sql.Conn) (err error) {
+	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) (err error) {
 		if out, err = known(ctx, c, listColumns, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
 			return err
 		}
@@ -162,25 +158,23 @@ func headers(ctx context.Context, c *sql.Conn, e *proxy.Event) error {
 	}, `SELECT headers, forwarded FROM events WHERE seq = ?`, e.Seq)
 }
 
-// read runs f on a connection for reading, in one snapshot.
-func (d *DB) read(ctx context.Context, f func(c *sql.Conn) error) (err error) {
-	pool, err := d.reader()
-	if err != nil {
-		return err
-	}
-	c, err := pool.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
-		return err
-	}
-	defer func() {
-		_, end := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-		err = errors.Join(err, end)
-	}()
-	return f(c)
+// read runs f on a connection for reading, in one snapshot. f gets a context that also ends when the file has to be let go.
+func (d *DB) read(ctx context.Context, f func(ctx context.Context, c *sql.Conn) error) error {
+	return d.visit(ctx, func(ctx context.Context) (err error) {
+		c, err := d.readers.Load().Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
+			return err
+		}
+		defer func() {
+			_, end := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+			err = errors.Join(err, end)
+		}()
+		return f(ctx, c)
+	})
 }
 
 // tries reads the attempts of an event: the rows, and the successes at the first try, which have none.
@@ -210,7 +204,7 @@ func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error)
 
 // Body returns the bytes of an event.
 func (d *DB) Body(ctx context.Context, seq int64) (body []byte, err error) {
-	err = d.read(ctx, func(c *sql.Conn) error {
+	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return c.QueryRowContext(ctx, `SELECT body FROM bodies WHERE event = ?`, seq).Scan(&body)
 	})
 	if errors.Is(err, sql.ErrNoRows) {

@@ -301,7 +301,7 @@ func testSeen(t *testing.T, d *DB, now time.Time) {
 			t.Fatal(err)
 		}
 	}
-	err := d.read(t.Context(), func(c *sql.Conn) error {
+	err := d.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
 		n, err := numbers(t.Context(), c, `SELECT count(*) FROM seen`)
 		if err == nil && n[0] != 0 {
 			t.Errorf("%d ids are still there after 60 days", n[0])

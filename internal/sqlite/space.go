@@ -35,8 +35,8 @@ type space struct {
 	since atomic.Pointer[time.Time]
 }
 
-func (s *space) init(path string, reserve int64, log *zap.Logger) {
-	*s = space{dir: filepath.Dir(path), ballast: path + ".ballast", reserve: reserve, log: log, free: freeBytes}
+func (s *space) init(path string, o Options) {
+	*s = space{dir: filepath.Dir(path), ballast: path + ".ballast", reserve: o.Reserve, log: o.Log, free: o.free}
 }
 
 // set says whether the journal is full, and logs when that changes.
@@ -154,7 +154,7 @@ func (d *DB) room(ctx context.Context) (int64, error) {
 	if err != nil || free >= d.space.reserve {
 		return free, err
 	}
-	err = d.read(ctx, func(c *sql.Conn) error {
+	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		var pages, size int64
 		if err := c.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages); err != nil {
 			return err

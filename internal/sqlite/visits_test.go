@@ -1,0 +1,122 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// forever is a query that does not end by itself.
+const forever = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n`
+
+// TestReadersLeave: the journal does not wait, to come back, for those who read it when it breaks; they are told why.
+func TestReadersLeave(t *testing.T) {
+	d := openNew(t)
+	for n := range int64(20) {
+		if _, err := d.Append(t.Context(), time.Now(), entryOf(n, proxy.Pending)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reading := make(chan struct{}, 2)
+	ended := make(chan error, 2)
+	go func() {
+		ended <- d.read(t.Context(), func(ctx context.Context, c *sql.Conn) error {
+			var n int64
+			if err := c.QueryRowContext(ctx, `SELECT count(*) FROM events`).Scan(&n); err != nil {
+				return err
+			}
+			reading <- struct{}{}
+			return c.QueryRowContext(ctx, forever).Scan(&n)
+		})
+	}()
+	go func() {
+		ended <- d.visit(t.Context(), func(ctx context.Context) error { // as Backup does
+			pool, err := open(d.path, 1, false)
+			if err != nil {
+				return err
+			}
+			defer pool.Close()
+			rows, err := pool.QueryContext(ctx, `SELECT seq FROM events`)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			rows.Next()
+			reading <- struct{}{}
+			<-ctx.Done()
+			return errors.Join(rows.Err(), ctx.Err())
+		})
+	}()
+	<-reading
+	<-reading
+	if _, err := d.Append(t.Context(), time.Now(), entryOf(21, proxy.Pending)); err != nil { // which they do not see
+		t.Fatal(err)
+	}
+	d.hurt <- errors.New("disk on fire")
+	for range cap(ended) {
+		var out *Outage
+		if err := <-ended; !errors.As(err, &out) {
+			t.Errorf("a reader was told: %v", err)
+		}
+	}
+	poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
+}
+
+// TestBackupLeaves: a copy that is being made ends with the connection too.
+func TestBackupLeaves(t *testing.T) {
+	d := openNew(t)
+	for n := range int64(64) {
+		e := entryOf(n, proxy.Pending)
+		e.Event.Body = make([]byte, 1<<20)
+		if _, err := d.Append(t.Context(), time.Now(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- d.Backup(t.Context(), filepath.Join(t.TempDir(), "copy.db"), nil) }()
+	poll(t, "it copies", func() bool { d.visits.mu.Lock(); defer d.visits.mu.Unlock(); return len(d.visits.ends) > 0 })
+	d.hurt <- errors.New("disk on fire")
+	poll(t, "the outage is seen", func() bool { return d.barrier(t.Context()) != nil || len(ended) > 0 })
+	var out *Outage
+	if err := <-ended; err != nil && !errors.As(err, &out) {
+		t.Errorf("the backup ended with %v", err)
+	}
+	poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
+}
+
+// TestFindAmongLists: those who have Stripe waiting do not wait for those who list.
+func TestFindAmongLists(t *testing.T) {
+	d := openNew(t)
+	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); err != nil {
+		t.Fatal(err)
+	}
+	gate, in, out := make(chan struct{}), make(chan struct{}), make(chan error)
+	const lists = 8
+	for range lists {
+		go func() {
+			out <- d.read(t.Context(), func(context.Context, *sql.Conn) error { in <- struct{}{}; <-gate; return nil })
+		}()
+	}
+	for range 4 {
+		<-in
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := d.Find(ctx, proxy.Key{Source: "main", ID: stripeID(1)}); err != nil {
+		t.Errorf("Find while every reader is busy: %v", err)
+	}
+	close(gate)
+	for range lists - 4 {
+		<-in
+	}
+	for range lists {
+		if err := <-out; err != nil {
+			t.Error(err)
+		}
+	}
+}
