@@ -64,6 +64,7 @@ type DB struct {
 	lock     *os.File
 
 	ids     *ids
+	fresh   fresh
 	history *history
 	leases  leases
 	oldest  oldest
