@@ -126,7 +126,11 @@ func (d *DB) keep() {
 	d.done.Go(func() { <-d.stop; cancel() })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var c clock
 	for {
+		if now := time.Now(); !c.back(now) || d.recall(ctx, now) == nil { // what fails is tried again
+			c.last = now.Round(0)
+		}
 		if !d.ids.loaded.Load() || d.ids.crowded() {
 			_ = d.visit(ctx, func(ctx context.Context) error {
 				return d.ids.load(ctx, d.readers.Load(), d.barrier) // tried again; until then every lookup asks the file

@@ -142,32 +142,36 @@ func (d *DB) pruneClass(ctx context.Context, now time.Time, r Retention, class i
 	return pruned, nil
 }
 
-var errYoung = errors.New("the rest is too young")
-
-// aged returns up to n events of a class, from one on, whose retention is over, and the last event that was looked at.
+// aged returns up to n events of a class, from one on, whose retention is over, and where to go on: before the first of
+// those that have yet to grow old, when nothing older follows. An event may follow that was received earlier, by a clock
+// that had been ahead. One that was received later than now is passed until the next lap.
 func (d *DB) aged(ctx context.Context, now time.Time, r Retention, class int, from int64, n int) (old []int64, at int64, err error) {
 	at = from
 	cutoff := millis(now.Add(-r.of(class)))
 	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		err := each(ctx, c, func(found row) error {
-			a := scanAged(found)
-			if a.received > cutoff || len(old) >= n {
-				return errYoung
+			if len(old) >= n {
+				return errEnough
 			}
-			at = a.seq
+			a := scanAged(found)
+			if a.received <= cutoff || a.received > millis(now) {
+				at = a.seq
+			}
 			if a.over(now, r) {
 				old = append(old, a.seq)
 			}
 			return nil
 		}, `WITH c(seq) AS MATERIALIZED (`+classQueries[class]+`) `+agedColumns+` FROM c CROSS JOIN events e ON e.seq = c.seq
 			LEFT JOIN deliveries d ON d.event = e.seq GROUP BY e.seq ORDER BY e.seq`, from, pruneLook)
-		if errors.Is(err, errYoung) {
+		if errors.Is(err, errEnough) {
 			return nil
 		}
 		return err
 	})
 	return old, at, err
 }
+
+var errEnough = errors.New("enough was found")
 
 // prune deletes those of the events whose retention is still over.
 func (t *tx) prune(now time.Time, r Retention, seqs []int64) (pruned int, err error) {

@@ -1,0 +1,128 @@
+package sqlite
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// TestPruneAfterClockAhead: an event that was received while the clock was ahead does not keep those after it.
+func TestPruneAfterClockAhead(t *testing.T) {
+	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, ahead := range map[string]time.Duration{"still ahead": 365 * 24 * time.Hour, "no longer ahead": 89 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			d := openNew(t)
+			for n := range int64(10) {
+				e := entryOf(n, proxy.Delivered)
+				e.Event.Received = t0
+				if n < 3 {
+					e.Event.Received = t0.Add(ahead)
+				}
+				e.Deliveries[0].Attempt.Started = e.Event.Received
+				if _, err := d.Append(t.Context(), t0, e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			now := t0.Add(90 * time.Minute)
+			if n, err := d.Prune(t.Context(), now, Retention{Delivered: time.Hour}, 100); err != nil || n != 7 {
+				t.Errorf("pruned %d, %v, want 7", n, err)
+			}
+			if n, err := d.Prune(t.Context(), now.Add(2*ahead), Retention{Delivered: time.Hour}, 100); err != nil || n != 3 {
+				t.Errorf("pruned %d later, %v, want 3", n, err)
+			}
+		})
+	}
+}
+
+// TestEarlyDropAfterClockAhead: nor does it keep room from being made.
+func TestEarlyDropAfterClockAhead(t *testing.T) {
+	d := openNew(t)
+	now := time.Now()
+	for n := range int64(10) {
+		e := entryOf(n, proxy.Delivered)
+		e.Event.Received = now.Add(-time.Minute)
+		if n == 0 {
+			e.Event.Received = now.Add(time.Hour)
+		}
+		e.Deliveries[0].Attempt.Started = e.Event.Received
+		if _, err := d.Append(t.Context(), now, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := d.dropEarly(t.Context(), now); err != nil || n != 9 {
+		t.Errorf("dropped %d, %v, want 9", n, err)
+	}
+}
+
+// TestRecall: what was stored while the clock was ahead does not wait until then.
+func TestRecall(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "j.db")
+	d := openAt(t, path, Options{})
+	now := time.Now()
+	ahead := now.Add(365 * 24 * time.Hour)
+	poll(t, "it has looked at its opening", func() bool { return d.ids.loaded.Load() })
+	const n = recallStep + 10
+	for i := range int64(n) {
+		e := entryOf(i, proxy.Pending)
+		e.Deliveries[0].Due = ahead.Add(time.Duration(i) * time.Millisecond)
+		if i == 0 {
+			e.Deliveries[0].Due = now.Add(23 * time.Hour)
+		}
+		if _, err := d.Append(t.Context(), ahead, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, _, err := d.Lease(t.Context(), ahead.Add(time.Second), "legacy", 5, time.Minute)
+	if err != nil || len(held) != 5 {
+		t.Fatalf("leased %d, %v", len(held), err)
+	}
+	if err := d.recall(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Settle(t.Context(), now, proxy.SettleRelease(held[4], time.Time{})); err != nil {
+		t.Errorf("a lease from before: %v", err)
+	}
+	ls, next, err := d.Lease(t.Context(), now.Add(time.Second), "legacy", 2*n, time.Hour)
+	if want := n - 4; err != nil || len(ls) != want { // without those that are held, of which one is due tomorrow
+		t.Errorf("leased %d, look again at %v, %v, want %d", len(ls), next, err, want)
+	}
+	for i := 1; i < len(ls); i++ {
+		if ls[i].Event.Seq <= ls[i-1].Event.Seq {
+			t.Fatalf("%d after %d: not in order of receipt", ls[i].Event.Seq, ls[i-1].Event.Seq)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = openAt(t, path, Options{})
+	e := entryOf(1000, proxy.Pending)
+	e.Deliveries[0].Due = ahead
+	if _, err := d.Append(t.Context(), ahead, e); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = openAt(t, path, Options{})
+	poll(t, "what waits is due after a new start", func() bool {
+		ls, _, err := d.Lease(t.Context(), time.Now().Add(time.Second), "legacy", 2*n, time.Millisecond)
+		return err == nil && len(ls) == n
+	})
+}
+
+// TestClockBack: a clock that is set back is noticed, one that is slewed is not.
+func TestClockBack(t *testing.T) {
+	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var c clock
+	if !c.back(t0) {
+		t.Error("the first time is not looked at")
+	}
+	c.last = t0
+	for step, want := range map[time.Duration]bool{time.Second: false, -time.Second: false, -time.Hour: true, time.Hour: false} {
+		if got := c.back(t0.Add(step)); got != want {
+			t.Errorf("%v later: %v, want %v", step, got, want)
+		}
+	}
+}
