@@ -28,7 +28,9 @@ type Journal interface {
 	// Append puts an entry on stable storage and returns the event's number only after that. Where the event is known
 	// (same Key, and Event.Unique), it merges by backend: a later turn replaces an earlier one; within one turn
 	// Delivered wins over Pending, Pending over Failed, an existing Pending keeps its due time and lease, and attempts
-	// accumulate. The stored body stays, unless the entry opens a later turn: then the body received with it is kept.
+	// accumulate. A Pending entry of an earlier turn than one that Failed opens the turn after that: its sender may not
+	// have known of the turns before, and owes it. The stored body and Answered stay, unless the entry opens a later
+	// turn: then the body received with it is kept, and Answered is what the entry says.
 	// When ctx ends before the commit, the error says nothing about whether the entry is stored.
 	Append(ctx context.Context, now time.Time, e Entry) (int64, error)
 

@@ -113,6 +113,58 @@ func testAppendEarlierTurn(t *testing.T, h *harness) {
 	h.tries(seq, "legacy 1.1 500", "legacy 2.1 200")
 }
 
+// testAppendOwedAgain: who could not ask what is known takes the first turn for the current one. What it then owes is
+// owed, also when a later turn has been given up.
+func testAppendOwedAgain(t *testing.T, h *harness) {
+	e, again := event(1), event(1)
+	again.Body = []byte("other")
+	seq := h.append(e, ended(legacy, proxy.Failed, 2, attempt(2, 500)))
+	late := attempt(1, 503)
+	late.Started = t0.Add(30 * minute)
+	h.append(again, ended(legacy, proxy.Pending, 1, late))
+	if got := h.delivery(e, legacy); got.State != proxy.Pending || got.Turn != 3 || got.Attempts != 1 || got.Status != 503 {
+		t.Errorf("it is not owed again: %+v", got)
+	}
+	h.tries(seq, "legacy 2.2 500", "legacy 3.1 503")
+	h.append(again, ended(legacy, proxy.Pending, 3, late)) // whose answer was lost
+	if l := h.leaseOne(t0.Add(minute), legacy); l.Turn != 3 || !bytes.Equal(l.Event.Body, again.Body) {
+		t.Errorf("leased turn %d with %q", l.Turn, l.Event.Body)
+	}
+	h.append(e, ended(other, proxy.Failed, 2, attempt(2, 500)))
+	h.append(e, ended(other, proxy.Failed, 1, attempt(1, 500)))
+	if got := h.delivery(e, other); got.State != proxy.Failed || got.Turn != 2 {
+		t.Errorf("what failed in an earlier turn is owed: %+v", got)
+	}
+}
+
+// testAppendLaterTurnUnanswered: that Stripe had our 2xx for one turn says nothing of the next.
+func testAppendLaterTurnUnanswered(t *testing.T, h *harness) {
+	at := t0.Add(time.Second)
+	for n, put := range []func(e proxy.Entry){
+		func(e proxy.Entry) {
+			if _, err := h.Append(context.Background(), t0, e); err != nil {
+				t.Fatal(err)
+			}
+		},
+		h.record,
+	} {
+		e := event(n)
+		put(proxy.Entry{Event: e, Answered: at, Deliveries: []proxy.EntryDelivery{ended(legacy, proxy.Delivered, 1, attempt(1, 200))}})
+		again := attempt(1, 200)
+		again.Started = t0.Add(30 * minute)
+		put(proxy.Entry{Event: e, Deliveries: []proxy.EntryDelivery{ended(legacy, proxy.Delivered, 2, again)}})
+		if k := h.find(e); !k.Answered.IsZero() {
+			t.Errorf("a turn that began after the answer of %v counts as answered", k.Answered)
+		}
+		third := attempt(1, 200)
+		third.Started = t0.Add(40 * minute)
+		put(proxy.Entry{Event: e, Answered: t0, Deliveries: []proxy.EntryDelivery{ended(legacy, proxy.Delivered, 3, third)}})
+		if k := h.find(e); !k.Answered.Equal(t0) {
+			t.Errorf("a turn that brings its answer: %v", k.Answered)
+		}
+	}
+}
+
 func testAppendFirstBodyStays(t *testing.T, h *harness) {
 	e, again := event(1), event(1)
 	again.Body = []byte("other")

@@ -193,7 +193,7 @@ func (m *machine) record(rt *rapid.T) {
 	m.settled(rt, en.Event)
 }
 
-// settled has the journal write what was recorded, which the model did at once: a lease depends on it.
+// settled has the journal write what was recorded, which the model did at once: a lease, and a later turn, depend on it.
 func (m *machine) settled(rt *rapid.T, e *proxy.Event) {
 	if f, ok := m.real.(interface{ Flush(context.Context) error }); ok {
 		if err := f.Flush(m.ctx); err != nil {
@@ -217,6 +217,7 @@ func (m *machine) answered(rt *rapid.T) {
 	if err := errors.Join(m.real.Record(m.now, en), m.model.Record(m.now, en)); err != nil {
 		rt.Fatalf("Record: %v", err)
 	}
+	m.settled(rt, en.Event)
 }
 
 func (m *machine) lease(rt *rapid.T) {

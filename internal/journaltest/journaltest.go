@@ -40,6 +40,8 @@ func Run(t *testing.T, open func(t *testing.T) proxy.Journal) {
 		{"Append/merges", testAppendMerges},
 		{"Append/later turn replaces", testAppendLaterTurn},
 		{"Append/earlier turn adds history only", testAppendEarlierTurn},
+		{"Append/owed again after it failed", testAppendOwedAgain},
+		{"Append/later turn is not answered yet", testAppendLaterTurnUnanswered},
 		{"Append/first body stays", testAppendFirstBodyStays},
 		{"Append/attempts accumulate", testAppendAttempts},
 		{"Append/same attempt twice counts once", testAppendTwice},

@@ -99,11 +99,11 @@ func (m *Memory) put(e proxy.Entry) (int64, error) {
 			m.keys[e.Event.Key()] = m.seq
 		}
 	}
-	if e.Answered.After(v.answered) {
-		v.answered = e.Answered
-	}
 	for _, d := range e.Deliveries {
 		v.merge(e.Event, d)
+	}
+	if e.Answered.After(v.answered) {
+		v.answered = e.Answered
 	}
 	switch {
 	case e.Reason == proxy.ReasonUnparseable:
@@ -131,8 +131,14 @@ func (v *memEvent) merge(e *proxy.Event, in proxy.EntryDelivery) {
 		d.Due, d.Token, d.LeaseUntil = time.Time{}, 0, time.Time{}
 	}
 	x := v.deliveries[d.Backend]
+	if x != nil && d.Turn < x.Turn && d.State == proxy.Pending && x.State == proxy.Failed {
+		d.Turn = x.Turn + 1
+	}
 	switch {
 	case x == nil, d.Turn > x.Turn:
+		if x != nil {
+			v.answered = time.Time{}
+		}
 		if x != nil && e.Body != nil {
 			v.event.Body, v.event.Header, v.event.Forwarded, v.event.Query = e.Body, e.Header, e.Forwarded, e.Query
 		}

@@ -162,9 +162,6 @@ func bare(e proxy.Event) proxy.Event {
 
 // overlay shows what writing an entry will make of what is known.
 func overlay(k *proxy.Known, e *entry) {
-	if e.Answered.After(k.Answered) {
-		k.Answered = timeOf(millis(e.Answered))
-	}
 	for _, in := range e.Deliveries {
 		d, i := incoming(in), 0
 		for i < len(k.Deliveries) && k.Deliveries[i].Backend < d.Backend {
@@ -174,11 +171,14 @@ func overlay(k *proxy.Known, e *entry) {
 		case i == len(k.Deliveries) || k.Deliveries[i].Backend != d.Backend:
 			k.Deliveries = append(k.Deliveries[:i:i], append([]proxy.Delivery{d.Delivery}, k.Deliveries[i:]...)...)
 		case d.Turn > k.Deliveries[i].Turn:
-			k.Deliveries[i] = d.Delivery
+			k.Deliveries[i], k.Answered = d.Delivery, time.Time{}
 		case d.Turn == k.Deliveries[i].Turn:
 			out, _ := merge(delivery{Delivery: k.Deliveries[i]}, d, in.Attempt, d.Attempts > k.Deliveries[i].Attempts)
 			k.Deliveries[i] = out.Delivery
 		}
+	}
+	if e.Answered.After(k.Answered) {
+		k.Answered = timeOf(millis(e.Answered))
 	}
 	if len(k.Deliveries) > 0 {
 		k.State = whole(k.Deliveries)

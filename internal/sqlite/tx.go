@@ -147,7 +147,7 @@ func (t *tx) insert(e *entry) (int64, error) {
 	}
 	for i, in := range e.Deliveries {
 		if i > 0 { // a backend named twice merges
-			if err := t.mergeDelivery(seq, e, in); err != nil {
+			if _, err := t.mergeDelivery(seq, e, in); err != nil {
 				return 0, err
 			}
 			continue
@@ -232,12 +232,16 @@ func (t *tx) insertAttempt(seq int64, backend string, turn, n int, a *proxy.Atte
 
 // merge brings an entry into an event that is there.
 func (t *tx) merge(k eventRow, e *entry) error {
+	was := k
 	for _, in := range e.Deliveries {
-		if err := t.mergeDelivery(k.seq, e, in); err != nil {
+		opened, err := t.mergeDelivery(k.seq, e, in)
+		if err != nil {
 			return err
 		}
+		if opened {
+			k.answered = 0 // that was for an earlier turn
+		}
 	}
-	was := k
 	k.answered = max(k.answered, millis(e.Answered))
 	switch {
 	case len(e.Deliveries) > 0:
@@ -269,37 +273,49 @@ func (t *tx) delivery(seq int64, backend string) (d delivery, ok bool, err error
 	return d, ok, err
 }
 
-func (t *tx) mergeDelivery(seq int64, e *entry, in proxy.EntryDelivery) error {
+// mergeDelivery brings one delivery of an entry in. opened says that it began a later turn.
+func (t *tx) mergeDelivery(seq int64, e *entry, in proxy.EntryDelivery) (opened bool, err error) {
 	x, ok, err := t.delivery(seq, in.Backend)
 	if err != nil {
-		return err
+		return false, err
 	}
 	d, a := incoming(in), in.Attempt
-	switch {
-	case !ok:
+	if !ok {
 		t.reopened(d.Backend, seq)
-		return t.insertDelivery(seq, d, a)
-	case d.Turn > x.Turn:
+		return false, t.insertDelivery(seq, d, a)
+	}
+	if d.State == proxy.Pending && x.State == proxy.Failed && d.Turn < x.Turn {
+		d.Turn = x.Turn + 1 // who sent it did not know of the turns before: it is owed all the same
+	}
+	if d.Turn == x.Turn {
+		return false, t.mergeTurn(seq, x, d, a)
+	}
+	if opened = d.Turn > x.Turn; opened {
 		if err := t.replace(seq, x, d); err != nil {
-			return err
+			return false, err
 		}
 		if e.Event.Body != nil {
 			if err := t.replaceBody(seq, e); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
+	if a == nil || opened && d.first() {
+		return opened, nil
+	}
+	if fresh, err := t.fresh(seq, x, d, a); err != nil || !fresh {
+		return opened, err
+	}
+	return opened, t.insertAttempt(seq, d.Backend, d.Turn, d.Attempts, a)
+}
+
+// mergeTurn brings what another arrival knows of the same turn into x.
+func (t *tx) mergeTurn(seq int64, x, d delivery, a *proxy.Attempt) (err error) {
 	fresh := a != nil
 	if fresh {
 		if fresh, err = t.fresh(seq, x, d, a); err != nil {
 			return err
 		}
-	}
-	if d.Turn != x.Turn {
-		if !fresh || d.Turn > x.Turn && d.first() {
-			return nil
-		}
-		return t.insertAttempt(seq, d.Backend, d.Turn, d.Attempts, a)
 	}
 	out, won := merge(x, d, a, fresh)
 	if fresh {
