@@ -42,16 +42,28 @@ func TestQuarantine(t *testing.T) {
 		body    string
 		offered []string // reasons
 	}{
-		{"no secret matches", func() string { return stripe.Sign(body, time.Now(), "whsec_new") }, keeper{},
-			200, `{"status":"quarantined"}`, []string{stripe.NoMatch}},
+		{
+			"no secret matches", func() string { return stripe.Sign(body, time.Now(), "whsec_new") },
+			keeper{},
+			200, `{"status":"quarantined"}`,
+			[]string{stripe.NoMatch},
+		},
 		{"too old", func() string { return at(time.Hour) }, keeper{}, 200, `{"status":"quarantined"}`, []string{stripe.TooOld}},
 		{"too far ahead", func() string { return at(-time.Hour) }, keeper{}, 200, `{"status":"quarantined"}`, []string{stripe.TooFarAhead}},
 		{"no header", func() string { return "" }, keeper{}, 400, `{"reason":"missing_header","status":"rejected"}`, nil},
 		{"junk", func() string { return "t=1" }, keeper{}, 400, `{"reason":"malformed_header","status":"rejected"}`, nil},
-		{"from elsewhere", func() string { return stripe.Sign(body, time.Now(), "whsec_new") }, keeper{from: netip.MustParseAddr("3.18.12.63")},
-			400, `{"reason":"no_match","status":"rejected"}`, []string{stripe.NoMatch}},
-		{"not on stable storage", func() string { return stripe.Sign(body, time.Now(), "whsec_new") }, keeper{err: errors.New("disk")},
-			400, `{"reason":"no_match","status":"rejected"}`, []string{stripe.NoMatch}},
+		{
+			"from elsewhere", func() string { return stripe.Sign(body, time.Now(), "whsec_new") },
+			keeper{from: netip.MustParseAddr("3.18.12.63")},
+			400, `{"reason":"no_match","status":"rejected"}`,
+			[]string{stripe.NoMatch},
+		},
+		{
+			"not on stable storage", func() string { return stripe.Sign(body, time.Now(), "whsec_new") },
+			keeper{err: errors.New("disk")},
+			400, `{"reason":"no_match","status":"rejected"}`,
+			[]string{stripe.NoMatch},
+		},
 		{"good", func() string { return at(0) }, keeper{}, 200, "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -262,9 +262,12 @@ func testResend(t *testing.T, h *harness) {
 		pending("waiting", now.Add(time.Hour)), pending("due", t0), leased, over)
 	got := h.resend(now, seq, "delivered", "failed", "waiting", "due", "leased", "over", "new")
 	diff(t, "Resend", got, []proxy.Resent{
-		{Backend: "delivered", Turn: 2, Result: proxy.ResentNewTurn}, {Backend: "failed", Turn: 4, Result: proxy.ResentNewTurn},
-		{Backend: "waiting", Turn: 1, Result: proxy.ResentDueNow}, {Backend: "due", Turn: 1, Result: proxy.ResentDueNow},
-		{Backend: "leased", Turn: 1, Result: proxy.ResentInFlight}, {Backend: "over", Turn: 1, Result: proxy.ResentDueNow},
+		{Backend: "delivered", Turn: 2, Result: proxy.ResentNewTurn},
+		{Backend: "failed", Turn: 4, Result: proxy.ResentNewTurn},
+		{Backend: "waiting", Turn: 1, Result: proxy.ResentDueNow},
+		{Backend: "due", Turn: 1, Result: proxy.ResentDueNow},
+		{Backend: "leased", Turn: 1, Result: proxy.ResentInFlight},
+		{Backend: "over", Turn: 1, Result: proxy.ResentDueNow},
 		{Backend: "new", Turn: 1, Result: proxy.ResentNewTurn},
 	})
 	for _, b := range []string{"delivered", "failed", "waiting", "due", "over", "new"} {

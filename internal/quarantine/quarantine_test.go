@@ -252,17 +252,27 @@ func TestDiagnosis(t *testing.T) {
 		{name: "another content", secret: known, sent: bytes.Replace(body, []byte("paid"), []byte("void"), 1), want: "no secret matches"},
 		{name: "not JSON", secret: known, sent: []byte("{"), want: "no secret matches"},
 		{name: "too large to print", secret: known, signed: append(large.Bytes(), ' '), sent: large.Bytes(), want: "no secret matches"},
-		{name: "rolled today", secret: rolled, seen: proxy.SourceStatus{NoMatchSince: now.Add(-87 * time.Minute)},
-			want: "no secret matches since 14:03 UTC: was it rolled?"},
-		{name: "rolled yesterday", secret: rolled, seen: proxy.SourceStatus{NoMatchSince: now.Add(-24 * time.Hour), LastVerified: now.Add(-25 * time.Hour)},
-			want: "no secret matches since 3 March 15:30 UTC: was it rolled?"},
-		{name: "rolled before a restart", secret: rolled, seen: proxy.SourceStatus{LastVerified: now.Add(-25 * time.Hour)},
-			want: "no secret matches since 15:30 UTC: was it rolled?"},
-		{name: "rolled before a restart, and more after it", secret: rolled,
+		{
+			name: "rolled today", secret: rolled, seen: proxy.SourceStatus{NoMatchSince: now.Add(-87 * time.Minute)},
+			want: "no secret matches since 14:03 UTC: was it rolled?",
+		},
+		{
+			name: "rolled yesterday", secret: rolled, seen: proxy.SourceStatus{NoMatchSince: now.Add(-24 * time.Hour), LastVerified: now.Add(-25 * time.Hour)},
+			want: "no secret matches since 3 March 15:30 UTC: was it rolled?",
+		},
+		{
+			name: "rolled before a restart", secret: rolled, seen: proxy.SourceStatus{LastVerified: now.Add(-25 * time.Hour)},
+			want: "no secret matches since 15:30 UTC: was it rolled?",
+		},
+		{
+			name: "rolled before a restart, and more after it", secret: rolled,
 			seen: proxy.SourceStatus{LastVerified: now.Add(-25 * time.Hour), NoMatchSince: now.Add(time.Hour)},
-			want: "no secret matches since 15:30 UTC: was it rolled?"},
-		{name: "others verify", secret: rolled, seen: proxy.SourceStatus{LastVerified: now.Add(time.Minute), NoMatchSince: now.Add(2 * time.Minute)},
-			want: "no secret matches, but others verified later, at 15:31 UTC"},
+			want: "no secret matches since 15:30 UTC: was it rolled?",
+		},
+		{
+			name: "others verify", secret: rolled, seen: proxy.SourceStatus{LastVerified: now.Add(time.Minute), NoMatchSince: now.Add(2 * time.Minute)},
+			want: "no secret matches, but others verified later, at 15:31 UTC",
+		},
 		{name: "no such source", secret: rolled, source: "gone", want: "source `gone` is no longer in routes.yaml"},
 		{name: "a source that is gone, with another's secret", secret: known, source: "gone", want: "signed with the secret of source `main`"},
 	} {

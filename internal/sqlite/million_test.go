@@ -3,6 +3,7 @@ package sqlite
 import (
 	"database/sql/driver"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -102,9 +103,7 @@ func appending(tb testing.TB, d *DB, rate int64) (stop func() (took figures)) {
 // TestListsOfMillion: what a page of a list looks at does not depend on how many events there are. Times are for the
 // reader: they say more about the machine.
 func TestListsOfMillion(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes minutes")
-	}
+	million(t)
 	for _, state := range []proxy.State{proxy.Delivered, proxy.Pending} {
 		t.Run(string(state), func(t *testing.T) { listsOfMillion(t, state) })
 	}
@@ -172,5 +171,13 @@ func listsOfMillion(t *testing.T, state proxy.State) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// million skips a test with a million events, which takes minutes, unless it is asked for.
+func million(t *testing.T) {
+	t.Helper()
+	if os.Getenv("BREAKWATER_MILLION") == "" {
+		t.Skip("a million events take minutes: make million")
 	}
 }

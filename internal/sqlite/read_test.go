@@ -350,9 +350,7 @@ func TestPlans(t *testing.T) {
 
 // TestMillion: a million Pending events neither slow a lease nor an opening.
 func TestMillion(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
+	million(t)
 	path := t.TempDir() + "/j.db"
 	d := openAt(t, path, Options{})
 	fill(t, d, 1_000_000)
