@@ -36,7 +36,7 @@ type Journal interface {
 
 	// Record takes an entry as history and writes it behind. It does not wait for storage; a crash may lose it, so it
 	// is only for events that every backend has answered 2xx, and for notes such as Answered. It merges like Append.
-	// It returns ErrBusy when its buffer is full.
+	// It returns ErrBusy when its buffer is full; any other error means that waiting does not help.
 	Record(now time.Time, e Entry) error
 
 	// Lease takes up to n Pending deliveries of a backend that are due and not leased, those due longest first, until

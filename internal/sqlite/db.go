@@ -279,6 +279,10 @@ func (d *DB) reopen() *connection {
 			d.log.Warn("journal is still unavailable", zap.Error(err))
 			continue
 		}
+		select {
+		case <-d.hurt: // it was about the connection before
+		default:
+		}
 		d.mu.Lock()
 		since := d.down.Since
 		d.down = nil

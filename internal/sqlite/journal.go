@@ -26,15 +26,23 @@ func (d *DB) Append(ctx context.Context, _ time.Time, e proxy.Entry) (int64, err
 	return seq, nil
 }
 
-// Record implements proxy.Journal.
+// Record implements proxy.Journal. It goes on while the journal is unavailable, until its buffer is full: then it returns
+// the *Outage, since there is nothing to wait for. While the journal is full it takes no new events.
 func (d *DB) Record(_ time.Time, e proxy.Entry) error {
 	d.mu.Lock()
-	closed := d.closed
+	closed, down := d.closed, d.down
 	d.mu.Unlock()
 	if closed {
 		return errClosed
 	}
-	if err := d.history.take(ready(e), d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
+	r := ready(e)
+	if d.space.full.Load() && r.creates() && e.Event.Seq == 0 {
+		return proxy.ErrFull
+	}
+	if err := d.history.take(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
+		if down != nil {
+			return down
+		}
 		return err
 	}
 	d.poke()

@@ -53,9 +53,19 @@ func (d *DB) do(ctx context.Context, o *op) error {
 		return err
 	case <-ctx.Done():
 		if o.state.CompareAndSwap(opWaiting, opGone) {
+			d.forget(o)
 			return context.Cause(ctx)
 		}
 		return <-o.done
+	}
+}
+
+// forget takes what nobody waits for out of the queue: while the writer is held up, it would pile up with all it holds.
+func (d *DB) forget(o *op) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i := slices.Index(d.queue, o); i >= 0 {
+		d.queue = slices.Delete(d.queue, i, i+1)
 	}
 }
 
@@ -111,6 +121,11 @@ func (d *DB) write(c *conn) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		select {
+		case err := <-d.hurt:
+			return err
+		default:
+		}
 		ops, closed := d.take()
 		notes, waited := d.history.oldest(batchOps)
 		held := time.Until(d.noNotes)
@@ -152,7 +167,7 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	}
 	waiting := len(all)
 	for _, n := range notes {
-		all = append(all, &op{puts: true, size: n.entry.size(), run: func(t *tx) error { return t.note(n.entry) }})
+		all = append(all, &op{puts: true, size: n.entry.size(), run: func(t *tx) error { _, err := t.put(n.entry); return err }})
 	}
 	if len(all) == 0 {
 		return nil
@@ -220,7 +235,7 @@ func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
 func (t *tx) commit(all []*op) error {
 	if reads(all) {
 		for _, o := range all {
-			if o.err = o.run(t); broken(o.err) {
+			if o.err = t.do(o); broken(o.err) {
 				return o.err
 			}
 		}
@@ -251,6 +266,16 @@ func (t *tx) commit(all []*op) error {
 	return err
 }
 
+// do runs one operation. One that only reads and fails keeps no leases.
+func (t *tx) do(o *op) error {
+	mark := len(t.undo)
+	err := o.run(t)
+	if err != nil && o.reads {
+		t.back(mark)
+	}
+	return err
+}
+
 func reads(all []*op) bool {
 	for _, o := range all {
 		if !o.reads {
@@ -269,7 +294,7 @@ func (t *tx) runAll(all []*op) (clean bool, err error) {
 			err = t.flushRows()
 		}
 		if err == nil {
-			o.err = o.run(t)
+			o.err = t.do(o)
 			err = o.err
 		}
 		if err == nil || code(err) == 0 {
@@ -319,7 +344,7 @@ func (t *tx) runOne(o *op) error {
 	for k, n := range t.delta {
 		delta[k] = n
 	}
-	if o.err = o.run(t); o.err != nil && code(o.err) != 0 {
+	if o.err = t.do(o); o.err != nil && code(o.err) != 0 {
 		if err := fatal(o.err); err != nil {
 			return err
 		}
@@ -330,14 +355,5 @@ func (t *tx) runOne(o *op) error {
 		}
 	}
 	_, err := t.exec("RELEASE one")
-	return err
-}
-
-// note writes one entry of history.
-func (t *tx) note(e *entry) error {
-	if t.db.space.full.Load() && e.creates() {
-		return proxy.ErrFull
-	}
-	_, err := t.put(e)
 	return err
 }

@@ -1,0 +1,108 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
+)
+
+// TestAbandoned: what nobody waits for any more does not pile up before a writer that is held up.
+func TestAbandoned(t *testing.T) {
+	d := openNew(t)
+	release := hold(t, d)
+	queued := func() (n int) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, o := range d.queue {
+			if o.puts { // the journal has some of its own
+				n++
+			}
+		}
+		return n
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	const n = 10
+	out := make(chan error)
+	for i := range int64(n) {
+		go func() {
+			_, err := d.Append(ctx, time.Now(), entryOf(i, proxy.Pending))
+			out <- err
+		}()
+	}
+	poll(t, "all are queued", func() bool { return queued() == n })
+	cancel()
+	for range n {
+		if err := <-out; !errors.Is(err, context.Canceled) {
+			t.Errorf("Append whose context ended: %v", err)
+		}
+	}
+	if left := queued(); left != 0 {
+		t.Errorf("%d are still queued", left)
+	}
+	release()
+	if _, err := d.Append(t.Context(), time.Now(), entryOf(n, proxy.Pending)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLeaseThatFails: what an operation has leased before it failed is not held.
+func TestLeaseThatFails(t *testing.T) {
+	d := openNew(t)
+	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); err != nil {
+		t.Fatal(err)
+	}
+	now, bad := time.Now().Add(time.Second), errors.New("a row that cannot be read")
+	err := d.do(t.Context(), &op{reads: true, run: func(tx *tx) error {
+		if ls, _, err := tx.lease(now, "legacy", 1, time.Hour); err != nil || len(ls) != 1 {
+			t.Errorf("leased %d, %v", len(ls), err)
+		}
+		return bad
+	}})
+	if !errors.Is(err, bad) {
+		t.Fatal(err)
+	}
+	if ls, _, err := d.Lease(t.Context(), now, "legacy", 1, time.Hour); err != nil || len(ls) != 1 {
+		t.Errorf("leased %d, %v, want 1", len(ls), err)
+	}
+}
+
+// TestHurtUnderLoad: what a checkpoint finds is acted on while the writer is never idle, once.
+func TestHurtUnderLoad(t *testing.T) {
+	d := openNew(t)
+	var again func(*tx) error
+	again = func(*tx) error {
+		_ = d.enqueue(&op{run: again, done: make(chan error, 1)})
+		return nil
+	}
+	if err := d.do(t.Context(), &op{run: again}); err != nil {
+		t.Fatal(err)
+	}
+	d.hurt <- errors.New("disk on fire")
+	poll(t, "the outage is seen", func() bool { return d.Ready(t.Context()) != nil })
+	d.hurt <- errors.New("disk on fire, as was said")
+	poll(t, "it is back", func() bool { return d.Ready(t.Context()) == nil })
+	if err := d.barrier(t.Context()); err != nil {
+		t.Errorf("it broke again by an old message: %v", err)
+	}
+}
+
+// TestRecordInOutage: a full buffer that nobody empties is not worth waiting for.
+func TestRecordInOutage(t *testing.T) {
+	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{HistoryEntries: 1})
+	release := hold(t, d)
+	if err := d.Record(time.Now(), entryOf(1, proxy.Delivered)); err != nil {
+		t.Fatal(err)
+	}
+	set := func(o *Outage) { d.mu.Lock(); defer d.mu.Unlock(); d.down = o }
+	set(&Outage{Since: time.Now(), Err: errors.New("disk on fire")})
+	var out *Outage
+	if err := d.Record(time.Now(), entryOf(2, proxy.Delivered)); !errors.As(err, &out) || errors.Is(err, proxy.ErrBusy) {
+		t.Errorf("Record into a full buffer: %v, want the outage", err)
+	}
+	set(nil)
+	release()
+}
