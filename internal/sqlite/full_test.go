@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,5 +88,55 @@ func TestOpensOnFullDisk(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestFullWithoutReserve: where no reserve is kept, the journal takes events again when there is room again.
+func TestFullWithoutReserve(t *testing.T) {
+	var free atomic.Int64
+	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{Reserve: -1, free: func(string) (int64, error) { return free.Load(), nil }})
+	d.space.exhausted()
+	d.checkSpace(t.Context())
+	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); !errors.Is(err, proxy.ErrFull) {
+		t.Errorf("Append without room: %v", err)
+	}
+	free.Store(1 << 30)
+	poll(t, "it takes events again", func() bool {
+		_, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending))
+		return err == nil
+	})
+}
+
+// TestRecordWhileFull: what Record has taken is written, whatever becomes of the disk; what it cannot keep it refuses.
+func TestRecordWhileFull(t *testing.T) {
+	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{free: func(string) (int64, error) { return 0, nil }})
+	seq, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := hold(t, d)
+	if err := d.Record(time.Now(), entryOf(2, proxy.Delivered)); err != nil {
+		t.Fatal(err)
+	}
+	d.space.exhausted()
+	if err := d.Record(time.Now(), entryOf(3, proxy.Delivered)); !errors.Is(err, proxy.ErrFull) {
+		t.Errorf("Record of an event: %v, want ErrFull", err)
+	}
+	answered := time.Now().UTC().Truncate(time.Millisecond)
+	if err := d.Record(time.Now(), proxy.Entry{Event: &proxy.Event{Seq: seq}, Answered: answered}); err != nil {
+		t.Errorf("Record of an answer: %v", err)
+	}
+	release()
+	if err := d.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := d.Find(t.Context(), proxy.Key{Source: "main", ID: stripeID(1)}); err != nil || !k.Answered.Equal(answered) {
+		t.Errorf("the answer was not written: %v, %v", k.Answered, err)
+	}
+	if k, err := d.Find(t.Context(), proxy.Key{Source: "main", ID: stripeID(2)}); err != nil || k.Event.Seq == 0 {
+		t.Errorf("what was taken before was not written: %+v, %v", k, err)
+	}
+	if n := d.HistoryDropped(); n != 0 {
+		t.Errorf("%d entries dropped", n)
 	}
 }

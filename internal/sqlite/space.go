@@ -103,9 +103,10 @@ func (s *space) hold(free int64) {
 func (d *DB) checkSpace(ctx context.Context) {
 	s := &d.space
 	if s.reserve <= 0 {
+		d.checkRoom(ctx)
 		return
 	}
-	free, err := d.room(ctx)
+	free, err := d.room(ctx, s.reserve)
 	if err != nil {
 		s.log.Warn("look at the disk's free space", zap.Error(err))
 		return
@@ -130,11 +131,22 @@ func (d *DB) checkSpace(ctx context.Context) {
 			s.log.Warn("dropped Delivered events early", zap.Int("events", dropped), zap.Error(err))
 			return
 		}
-		if free, err = d.room(ctx); err != nil {
+		if free, err = d.room(ctx, s.reserve); err != nil {
 			return
 		}
 	}
 	s.set(false, free)
+}
+
+// checkRoom looks, where there is no reserve, whether there is room again after a write found none: for a log of its
+// usual size.
+func (d *DB) checkRoom(ctx context.Context) {
+	if !d.space.full.Load() {
+		return
+	}
+	if free, err := d.room(ctx, walRestart); err == nil {
+		d.space.set(free < walRestart, free)
+	}
 }
 
 // cutLog gives what the write-ahead log takes back to the disk, and returns what is free then.
@@ -145,13 +157,13 @@ func (d *DB) cutLog(ctx context.Context) (int64, error) {
 			return 0, err
 		}
 	}
-	return d.room(ctx)
+	return d.room(ctx, d.space.reserve)
 }
 
-// room is what may still be written: the disk's free bytes, and the file's own free pages.
-func (d *DB) room(ctx context.Context) (int64, error) {
+// room is what may still be written: the disk's free bytes, and the file's own free pages where those are not enough.
+func (d *DB) room(ctx context.Context, enough int64) (int64, error) {
 	free, err := d.space.free(d.space.dir)
-	if err != nil || free >= d.space.reserve {
+	if err != nil || free >= enough {
 		return free, err
 	}
 	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
