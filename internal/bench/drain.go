@@ -70,13 +70,14 @@ func (o options) measureDrains(ctx context.Context, r *report) error {
 	return nil
 }
 
-// fill makes a folder with a journal of n pending events.
-func (o options) fill(ctx context.Context, n int) (string, error) {
+// fill makes a folder with a journal of n events, pending ones when args do not say otherwise.
+func (o options) fill(ctx context.Context, n int, args ...string) (string, error) {
 	dir, err := os.MkdirTemp(o.dir, "f-")
 	if err != nil {
 		return "", err
 	}
-	p, err := startRole(ctx, filepath.Join(dir, "fill.log"), "fill", "-journal", filepath.Join(dir, "breakwater.db"), "-n", strconv.Itoa(n))
+	args = append([]string{"-journal", filepath.Join(dir, "breakwater.db"), "-n", strconv.Itoa(n)}, args...)
+	p, err := startRole(ctx, filepath.Join(dir, "fill.log"), "fill", args...)
 	if err != nil {
 		return "", err
 	}
@@ -106,7 +107,7 @@ func (o options) drainOf(ctx context.Context, dir string, n, backlog int) (d dra
 		return d, err
 	}
 	defer backend.kill()
-	g, err := o.startGateway(ctx, dir, to)
+	g, err := o.startGateway(ctx, dir, to, "")
 	if err != nil {
 		return d, err
 	}
@@ -189,7 +190,7 @@ func (o options) startUp(ctx context.Context, dir string) (time.Duration, error)
 		return 0, err
 	}
 	defer backend.kill()
-	g, err := o.startGateway(ctx, dir, to)
+	g, err := o.startGateway(ctx, dir, to, "")
 	if err != nil {
 		return 0, err
 	}

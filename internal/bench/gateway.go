@@ -20,10 +20,10 @@ admin: {listen: %s}
 journal: sqlite:breakwater.db
 sources:
   ` + sourceName + `: {path: ` + webhookPath + `, signing_secrets: [` + signingSecret + `]}
-backends:
-  ` + backendName + `: {url: "http://%s/"}
 routes:
   - {types: ["*"], to: [` + backendName + `]}
+backends:
+  ` + backendName + `: {url: "http://%s/"}
 `
 
 // gateway is a running gateway: the release binary, with a log line for each event in a file.
@@ -32,8 +32,9 @@ type gateway struct {
 	addr, admin string
 }
 
-// startGateway starts the gateway on the journal in dir. It does not wait until it listens.
-func (o options) startGateway(ctx context.Context, dir, backend string) (*gateway, error) {
+// startGateway starts the gateway on the journal in dir, with more at the end of its configuration, where its backends are.
+// It does not wait until it listens.
+func (o options) startGateway(ctx context.Context, dir, backend, more string) (*gateway, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func (o options) startGateway(ctx context.Context, dir, backend string) (*gatewa
 		return nil, err
 	}
 	config := filepath.Join(dir, "routes.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, routes, addr, admin, backend), 0o600); err != nil {
+	if err := os.WriteFile(config, append(fmt.Appendf(nil, routes, addr, admin, backend), more...), 0o600); err != nil {
 		return nil, err
 	}
 	p, err := start(exec.CommandContext(ctx, o.bin, "serve", "--config", config), filepath.Join(dir, "gateway.log"))

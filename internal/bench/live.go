@@ -175,7 +175,7 @@ func (o options) measure(ctx context.Context, r *report, v variant) (s sample, e
 	var g *gateway
 	if v.start != nil {
 		p, addr, err = v.start(ctx, dir, to)
-	} else if g, err = o.startGateway(ctx, dir, to); err == nil {
+	} else if g, err = o.startGateway(ctx, dir, to, ""); err == nil {
 		p, addr, err = g.process, g.addr, g.await(g.addr)
 	}
 	if err != nil {
@@ -195,23 +195,30 @@ func (o options) measure(ctx context.Context, r *report, v variant) (s sample, e
 }
 
 // usage is what was used until a moment.
-type usage struct{ all, measured, load, backend time.Duration }
+type usage struct{ all, measured, load, backend, rest time.Duration }
 
-func use(measured, load, backend *process) (u usage, err error) {
+func use(measured, load, backend *process, rest []*process) (u usage, err error) {
 	var errs [4]error
 	u.all, errs[0] = machineBusy()
 	u.measured, errs[1] = measured.cpu()
 	u.load, errs[2] = load.cpu()
 	u.backend, errs[3] = backend.cpu()
+	for _, p := range rest {
+		cpu, err := p.cpu()
+		if err != nil {
+			return u, err
+		}
+		u.rest += cpu
+	}
 	return u, errors.Join(errs[:]...)
 }
 
-// sampled runs the load against addr and measures p by it.
-func (o options) sampled(ctx context.Context, addr string, p, backend *process) (s sample, err error) {
+// sampled runs the load against addr and measures p by it. What rest uses is not counted as of others.
+func (o options) sampled(ctx context.Context, addr string, p, backend *process, rest ...*process) (s sample, err error) {
 	var before, after usage
 	s.loadResult, err = o.runLoad(ctx, addr,
-		func(load *process) (err error) { before, err = use(p, load, backend); return err },
-		func(load *process) (err error) { after, err = use(p, load, backend); return err })
+		func(load *process) (err error) { before, err = use(p, load, backend, rest); return err },
+		func(load *process) (err error) { after, err = use(p, load, backend, rest); return err })
 	if err != nil {
 		return s, err
 	}
@@ -221,7 +228,7 @@ func (o options) sampled(ctx context.Context, addr string, p, backend *process) 
 	per := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(s.Events) }
 	s.PerSecond = float64(s.Events) / s.Seconds
 	s.CPU, s.LoadCPU, s.BackendCPU = per(after.measured-before.measured), per(after.load-before.load), per(after.backend-before.backend)
-	ours := after.measured + after.load + after.backend - before.measured - before.load - before.backend
+	ours := after.measured + after.load + after.backend + after.rest - before.measured - before.load - before.backend - before.rest
 	s.Others = max(0, (after.all-before.all-ours).Seconds()) / (s.Seconds * cores)
 	s.PeakRSS, err = p.peakRSS()
 	return s, err

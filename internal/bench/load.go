@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stripe/stripe-go/v76/webhook"
@@ -49,12 +50,13 @@ type loadResult struct {
 	Errors   map[string]int `json:"errors"`     // connections that broke
 }
 
-// sender is one connection of the load. It sends the next event when the last one is answered.
+// sender is one connection of the load. It sends the next event when the last one is answered, and no earlier than it is due.
 type sender struct {
 	addr     string
 	client   *http.Client // nil: conn is used
 	conn     net.Conn
 	r        *bufio.Reader
+	due      func() time.Time // when the next event is to be sent; nil: when the last one is answered
 	buf      []byte
 	took     []time.Duration // of answers 2xx while measuring
 	statuses map[string]int
@@ -74,6 +76,7 @@ func loadRole(ctx context.Context, args []string) error {
 	client := f.String("client", clientRaw, "")
 	warmUp := f.Duration("warm-up", time.Second, "")
 	duration := f.Duration("duration", 5*time.Second, "")
+	perSecond := f.Int("rate", 0, "events a second of all connections together; 0: as many as are answered")
 	_ = f.Parse(args)
 	debug.SetGCPercent(400)
 
@@ -81,10 +84,11 @@ func loadRole(ctx context.Context, args []string) error {
 	to := from.Add(*duration)
 	time.AfterFunc(time.Until(from), func() { fmt.Println(lineFrom) })
 	time.AfterFunc(time.Until(to), func() { fmt.Println(lineTo) })
+	due := pace(time.Now(), *perSecond)
 	senders := make([]*sender, *connections)
 	var work sync.WaitGroup
 	for i := range senders {
-		s := &sender{addr: *addr, statuses: map[string]int{}, errors: map[string]int{}}
+		s := &sender{addr: *addr, due: due, statuses: map[string]int{}, errors: map[string]int{}}
 		if *client == clientNetHTTP {
 			s.client = &http.Client{Transport: &http.Transport{}, Timeout: answerLimit}
 		}
@@ -93,6 +97,17 @@ func loadRole(ctx context.Context, args []string) error {
 	}
 	work.Wait()
 	return json.NewEncoder(os.Stdout).Encode(sum(senders, *duration))
+}
+
+// pace says when each event is due, one after the other; nil when they are not to wait.
+func pace(from time.Time, perSecond int) func() time.Time {
+	if perSecond == 0 {
+		return nil
+	}
+	var n atomic.Int64
+	return func() time.Time {
+		return from.Add(time.Duration(n.Add(1)) * time.Second / time.Duration(perSecond))
+	}
 }
 
 // Clients of the load.
@@ -111,6 +126,9 @@ func (s *sender) run(ctx context.Context, i int, from, to time.Time) {
 	for n := i; ctx.Err() == nil; n++ {
 		if !time.Now().Before(to.Add(50 * time.Millisecond)) { // the load goes on until the end was noticed
 			break
+		}
+		if s.due != nil {
+			time.Sleep(time.Until(s.due()))
 		}
 		status, began, err := s.next(ctx, types[n%len(types)])
 		ended := time.Now()
@@ -306,7 +324,7 @@ func (r loadResult) faults() (faults []string) {
 // runLoad runs the load generator as a process of its own. from and to are called when it begins and ends to measure.
 func (o options) runLoad(ctx context.Context, addr string, from, to func(load *process) error) (r loadResult, err error) {
 	p, err := startRole(ctx, filepath.Join(o.dir, "load.log"), "load", "-to", addr, "-connections", strconv.Itoa(o.connections),
-		"-client", o.client, "-warm-up", o.warmUp.String(), "-duration", o.duration.String())
+		"-client", o.client, "-warm-up", o.warmUp.String(), "-duration", o.duration.String(), "-rate", strconv.Itoa(o.rate))
 	if err != nil {
 		return r, err
 	}

@@ -1,5 +1,5 @@
 // Bench measures the gateway against bare handlers and nginx, in one run on loopback: the same signed load, each event
-// unique, for every variant in turn. Load, backend and what is measured are processes of their own, so that CPU and
+// unique, for every variant in turn. Load, readers, backend and what is measured are processes of their own, so that CPU and
 // memory are each one's own. What counts are the ratios within one run; the figures depend on the machine and on who
 // else uses it, which the column "others" shows.
 //
@@ -35,6 +35,7 @@ type options struct {
 	json        bool
 	quiet       float64 // share of the machine's CPU that others may use; above it a measurement is made again
 	client      string
+	rate        int // events a second of the load; 0: as many as are answered
 }
 
 func main() {
@@ -59,9 +60,9 @@ func command(ctx context.Context, args []string) error {
 	f.DurationVar(&o.duration, "duration", 5*time.Second, "of one measurement")
 	f.DurationVar(&o.warmUp, "warm-up", time.Second, "before each measurement")
 	f.IntVar(&o.connections, "connections", 64, "connections of the load")
-	f.StringVar(&o.only, "only", "abcdef", "letters of the variants to measure")
+	f.StringVar(&o.only, "only", "abcdefg", "letters of the variants to measure")
 	f.IntVar(&o.drain, "drain", 100_000, "stored events to drain (f)")
-	f.IntVar(&o.backlog, "backlog", 1_000_000, "events of the large backlog (f); 0 leaves it out")
+	f.IntVar(&o.backlog, "backlog", 1_000_000, "events of the large backlog (f) and of the long journal (g); 0 leaves them out")
 	f.StringVar(&o.bin, "bin", "", "gateway to measure (default: built from this module)")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "folder on a real disk, for journals and logs")
 	f.BoolVar(&o.json, "json", false, "print JSON")
@@ -106,6 +107,9 @@ func (o options) run(ctx context.Context) (r *report, err error) {
 		return nil, err
 	}
 	if err := o.measureDrains(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := o.measureReaders(ctx, r); err != nil {
 		return nil, err
 	}
 	r.judge()

@@ -19,11 +19,14 @@ type report struct {
 	Small   []drained           `json:"drain_of_small_backlog"`
 	Large   []drained           `json:"drain_of_large_backlog"`
 	StartUp []float64           `json:"start_up_seconds"` // with the large backlog
+	Readers map[string][]sample `json:"readers"`          // ingest, by phase of (g)
+	Pages   []pageTimes         `json:"pages"`            // of (g)
 	Notes   []string            `json:"notes"`
 	Faults  []string            `json:"faults"`
 	Aims    []aim               `json:"aims"`
 
 	options options
+	pages   map[string]map[string][]float64 // milliseconds by phase and page
 }
 
 // aim is what the gateway is meant to reach.
@@ -37,7 +40,8 @@ type aim struct {
 func newReport(o options) *report {
 	return &report{
 		Machine: fmt.Sprintf("%s/%s, %d cores, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
-		Live:    map[string][]sample{}, Notes: []string{}, Faults: []string{}, options: o,
+		Live:    map[string][]sample{}, Readers: map[string][]sample{}, Pages: []pageTimes{}, Notes: []string{}, Faults: []string{},
+		options: o, pages: map[string]map[string][]float64{},
 	}
 }
 
@@ -156,9 +160,13 @@ func (r *report) judge() {
 		x = most(r.StartUp)
 		add("(f) start with the large backlog, worst", "< 2 s", x, "%.2f s", x < 2)
 	}
+	r.judgeReaders(add)
 	peaks := append(each(r.Live["d"], samplePeak), each(r.Live["e"], samplePeak)...)
 	for _, d := range [][]drained{r.Drain, r.Small, r.Large} {
 		peaks = append(peaks, each(d, drainPeak)...)
+	}
+	for _, s := range r.Readers {
+		peaks = append(peaks, each(s, samplePeak)...)
 	}
 	if len(peaks) > 0 {
 		x := most(peaks) / (1 << 20)
@@ -181,11 +189,7 @@ func (r *report) print(w io.Writer) {
 		if len(r.Live[against]) > 0 {
 			ratio = fmt.Sprintf("%.2f of (%s)", r.ratio(v.letter, against), against)
 		}
-		m := func(f func(sample) float64) float64 { return median(each(s, f)) }
-		fmt.Fprintf(t, "(%s) %s\t%.0f\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.0f\t%.0f %%\t\n", v.letter, pad(v.name), m(perSecond), ratio,
-			m(func(s sample) float64 { return s.P50 }), m(func(s sample) float64 { return s.P99 }),
-			m(func(s sample) float64 { return s.P999 }), m(func(s sample) float64 { return s.CPU }),
-			m(func(s sample) float64 { return s.LoadCPU }), most(each(s, samplePeak))/(1<<20), 100*m(others))
+		printSample(t, v.letter, v.name, ratio, s)
 	}
 	for _, row := range []struct {
 		name      string
@@ -204,12 +208,26 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(t, "(f) %s\t%.0f\t\t\t\t\t%.1f\t\t%.0f\t\t\n", pad(name), median(each(row.d, row.rate)),
 			median(each(row.d, row.cpu)), most(each(row.d, drainPeak))/(1<<20))
 	}
+	for _, p := range phases {
+		if s := r.Readers[p.name]; len(s) > 0 {
+			printSample(t, "g", p.name, "", s)
+		}
+	}
 	_ = t.Flush()
+	r.printPages(w)
 	r.printAims(w)
 }
 
+func printSample(w io.Writer, letter, name, ratio string, s []sample) {
+	m := func(f func(sample) float64) float64 { return median(each(s, f)) }
+	fmt.Fprintf(w, "(%s) %s\t%.0f\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.0f\t%.0f %%\t\n", letter, pad(name), m(perSecond), ratio,
+		m(func(s sample) float64 { return s.P50 }), m(func(s sample) float64 { return s.P99 }),
+		m(func(s sample) float64 { return s.P999 }), m(func(s sample) float64 { return s.CPU }),
+		m(func(s sample) float64 { return s.LoadCPU }), most(each(s, samplePeak))/(1<<20), 100*m(others))
+}
+
 // pad makes the first column look left-aligned in a table that is right-aligned.
-func pad(s string) string { return s + strings.Repeat(" ", max(0, 42-len(s))) }
+func pad(s string) string { return s + strings.Repeat(" ", max(0, 46-len(s))) }
 
 func (r *report) printAims(w io.Writer) {
 	fmt.Fprintln(w)

@@ -24,7 +24,7 @@ import (
 
 // roles are what this program is when it starts itself.
 var roles = map[string]func(ctx context.Context, args []string) error{
-	"load": loadRole, "backend": backendRole, "handler": handlerRole, "proxy": proxyRole, "fill": fillRole,
+	"load": loadRole, "backend": backendRole, "handler": handlerRole, "proxy": proxyRole, "fill": fillRole, "read": readRole,
 }
 
 // serve says where it listens and serves h until it is killed.
@@ -117,11 +117,13 @@ const (
 	outage      = time.Hour // how long ago the first stored event came: all are signed afresh when they are drained
 )
 
-// fillRole puts pending events into a journal, through the journal itself, as if its backend had been down for an hour.
+// fillRole puts events into a journal, through the journal itself: pending ones, as if their backend had been down for an
+// hour.
 func fillRole(ctx context.Context, args []string) (err error) {
 	f := flag.NewFlagSet("fill", flag.ExitOnError)
 	path := f.String("journal", "", "file")
 	n := f.Int64("n", 0, "events")
+	mixed := f.Bool("mixed", false, "events of all kinds, not only pending ones")
 	_ = f.Parse(args)
 	db, err := sqlite.Open(ctx, *path, sqlite.Options{})
 	if err != nil {
@@ -136,7 +138,11 @@ func fillRole(ctx context.Context, args []string) (err error) {
 		work.Go(func() {
 			for i := next.Add(1) - 1; i < *n; i = next.Add(1) - 1 {
 				at := began.Add(time.Duration(i) * step)
-				if _, ferr := db.Append(ctx, at, stored(types[i%int64(len(types))], at)); ferr != nil {
+				e := stored(types[i%int64(len(types))], at)
+				if *mixed {
+					mix(&e, i, at)
+				}
+				if _, ferr := db.Append(ctx, at, e); ferr != nil {
 					once.Do(func() { err = ferr })
 					return
 				}
@@ -169,3 +175,35 @@ func stored(typ string, at time.Time) proxy.Entry {
 		Deliveries: []proxy.EntryDelivery{{Delivery: proxy.Delivery{Backend: backendName, State: proxy.Pending, Turn: 1, Due: at}}},
 	}
 }
+
+// mix makes of e the i-th event of a journal that holds all kinds: most are delivered, one in ten waits for a backend that
+// is down, few failed or were ignored.
+func mix(e *proxy.Entry, i int64, at time.Time) {
+	ev := e.Event
+	ev.ID, ev.Object, ev.Customer, ev.Account, ev.Livemode = eventID(i), objectID(i), customerID(i), accountID(i), i%8 != 0
+	e.Answered = at
+	refused := &proxy.Attempt{
+		Started: at, Duration: time.Millisecond, Outcome: proxy.OutcomeDial, Error: "connection refused", Trigger: proxy.TriggerInline, Turn: 1, N: 1,
+	}
+	d := &e.Deliveries[0]
+	d.TurnStarted, d.Attempts = at, 1
+	switch {
+	case i%499 == 0:
+		e.State, e.Reason, e.Deliveries = proxy.Ignored, proxy.ReasonRule, nil
+	case i%1013 == 0:
+		d.Backend, d.State, d.Outcome, d.Attempt = downName, proxy.Failed, refused.Outcome, refused
+	case i%10 == 0:
+		d.Backend, d.Outcome, d.Attempt = downName, refused.Outcome, refused
+	default:
+		d.State, d.Status, d.Outcome = proxy.Delivered, http.StatusOK, proxy.OutcomeDelivered
+	}
+}
+
+// Ids of the i-th event of such a journal. A thousand accounts take turns; an object has four events and a customer
+// sixteen, all of one account. An event's id says nothing of its place, as Stripe's do not.
+func eventID(i int64) string    { return fmt.Sprintf("evt_1T%016x", uint64(i)*0x9e3779b97f4a7c15) }
+func objectID(i int64) string   { return fmt.Sprintf("in_1T%04d%06d", i%accounts, i/accounts/4) }
+func customerID(i int64) string { return fmt.Sprintf("cus_%04d%06d", i%accounts, i/accounts/16) }
+func accountID(i int64) string  { return fmt.Sprintf("acct_1T%04d", i%accounts) }
+
+const accounts = 1000
