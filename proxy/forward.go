@@ -226,7 +226,11 @@ func (c *call) judge(ctx context.Context) outcome {
 	case c.trigger == triggerRelay && c.drained > 0:
 		return c.outcome(OutcomeSoftFailure, fmt.Sprintf("the answer is longer than %d bytes", relayedBody))
 	}
-	return c.outcome(c.target.Success.judge(c.status, c.header, c.body))
+	class, text := c.target.Success.judge(c.status, c.header, c.body)
+	if class == OutcomeDelivered && c.err != nil {
+		text = "answered " + strconv.Itoa(c.status) + ", then the answer broke off: " + c.err.Error()
+	}
+	return c.outcome(class, text)
 }
 
 func (c *call) outcome(class, text string) outcome {
