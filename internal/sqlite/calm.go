@@ -5,6 +5,7 @@ import "sync"
 // calm remembers full segments in which nothing is Pending, so that searches pass what was delivered since a large
 // backlog came to be without looking at it again and again.
 type calm struct {
+	size     int64 // of a segment
 	mu       sync.Mutex
 	segments map[int64]bool // by first number
 	changes  int64
@@ -14,8 +15,8 @@ type calm struct {
 func (m *calm) below(before int64) int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for before > 1 && m.segments[(before-1)&^(segmentSize-1)] {
-		before = (before - 1) &^ (segmentSize - 1)
+	for before > 1 && m.segments[(before-1)&^(m.size-1)] {
+		before = (before - 1) &^ (m.size - 1)
 	}
 	return max(before, 1)
 }
@@ -44,5 +45,5 @@ func (m *calm) lower(seq int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.changes++
-	delete(m.segments, seq&^(segmentSize-1))
+	delete(m.segments, seq&^(m.size-1))
 }

@@ -8,6 +8,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -30,6 +31,8 @@ type Options struct {
 
 	OnCommit func(took time.Duration, ops int) // told of each batch; must be quick
 
+	segment int64 // segmentSize
+
 	free func(dir string) (int64, error) // of tests: what is free on the disk; default freeBytes
 }
 
@@ -51,6 +54,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.HistoryBytes == 0 {
 		o.HistoryBytes = 32 << 20
+	}
+	if o.segment == 0 {
+		o.segment = segmentSize
 	}
 	return o
 }
@@ -130,8 +136,9 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 		reading: make(turnstile, 2), counting: make(turnstile, 1), wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
 	}
 	d.wal.poke = make(chan struct{}, 1)
+	d.fresh.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
 	d.space.init(path, o)
-	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait); err != nil {
+	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait, o.Log); err != nil {
 		return nil, err
 	}
 	c, err := d.connect(ctx)
@@ -152,6 +159,9 @@ type connection struct {
 
 // connect opens the file anew. Opening needs some room too: a full disk takes the ballast.
 func (d *DB) connect(ctx context.Context) (*connection, error) {
+	if err := private(d.path); err != nil {
+		return nil, err
+	}
 	c, err := d.tryConnect(ctx)
 	if err != nil && d.space.blames(err) && d.space.exhausted() {
 		c, err = d.tryConnect(ctx)
@@ -325,6 +335,19 @@ func (d *DB) Ready(context.Context) error {
 		return &Outage{Since: *since, Err: proxy.ErrFull}
 	}
 	return nil
+}
+
+// private makes a database that nobody else on the machine can read: bodies are about people. SQLite gives its log the
+// database's mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func syncFiles(paths ...string) error {

@@ -124,7 +124,7 @@ func listsOfMillion(t *testing.T, state proxy.State) {
 		events int   // on the first page
 		looked int64 // at most; 0: as many as time allows
 	}{
-		{"newest", proxy.Filter{}, 50, 4 * window},
+		{"newest", proxy.Filter{}, 50, segmentSize},
 		{"pending", proxy.Filter{State: proxy.Pending}, 50, few},
 		{"pending of a backend", proxy.Filter{State: proxy.Pending, Backend: "legacy"}, 50, few},
 		{"failed", proxy.Filter{State: proxy.Failed}, 50, 200},

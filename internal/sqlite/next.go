@@ -10,6 +10,7 @@ import (
 
 // next finds the next numbers to look at, newest first, by the segments.
 func (s *search) next(ctx context.Context) (*span, error) {
+	size := s.db.opts.segment
 	for {
 		if s.calm != nil {
 			s.before = s.calm.below(s.before)
@@ -22,14 +23,14 @@ func (s *search) next(ctx context.Context) (*span, error) {
 			return nil, nil
 		}
 		hi := newest[0]
-		at := &span{lo: max(1, hi&^(window-1)), hi: hi}
+		at := &span{lo: max(1, hi&^(size/windows-1)), hi: hi}
 		if s.calm != nil {
-			calm, err := s.isCalm(ctx, hi&^(segmentSize-1))
+			calm, err := s.isCalm(ctx, hi&^(size-1))
 			if err != nil {
 				return nil, err
 			}
 			if calm {
-				if s.before = max(1, hi&^(segmentSize-1)); s.late() {
+				if s.before = max(1, hi&^(size-1)); s.late() {
 					return s.nothing(), nil
 				}
 				continue
@@ -92,7 +93,7 @@ func (d *DB) learnCalm(ctx context.Context) error {
 
 // isCalm looks whether nothing is Pending in a full segment.
 func (s *search) isCalm(ctx context.Context, first int64) (bool, error) {
-	last := first + segmentSize - 1
+	last := first + s.db.opts.segment - 1
 	top, err := numbers(ctx, s.c, `SELECT coalesce(max(seq), 0) FROM events`)
 	if err != nil || top[0] < last {
 		return false, err

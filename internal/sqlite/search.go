@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	window      = 1024    // numbers that one step through all events covers
+	windows     = 4       // steps through all events that a segment is
 	batch       = 4096    // events that one step through an index takes, at most
 	listPending = 100_000 // with more Pending than this, they are found by walking all events
 )

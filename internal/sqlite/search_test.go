@@ -17,6 +17,17 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
+const (
+	small  = 512
+	window = small / windows
+)
+
+// openSmall opens a new journal with small segments.
+func openSmall(t *testing.T) *DB {
+	t.Helper()
+	return openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{segment: small})
+}
+
 // walk lists all that f chooses, page by page, and checks what each page says about where it ended.
 func walk(t *testing.T, d *DB, f proxy.Filter, budget time.Duration) (seqs []int64) {
 	t.Helper()
@@ -57,9 +68,9 @@ func segments(t *testing.T, d *DB) (firsts []int64) {
 // TestSearch asks for what bulk has written in every way there is, and compares with what its rules say, before and after
 // segments are described, in another process, and after some events are gone.
 func TestSearch(t *testing.T) {
-	const n = 3*segmentSize + 500
+	const n = 3*small + 500
 	path := filepath.Join(t.TempDir(), "j.db")
-	d, err := Open(t.Context(), path, Options{Reserve: -1})
+	d, err := Open(t.Context(), path, Options{Reserve: -1, segment: small})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +82,7 @@ func TestSearch(t *testing.T) {
 	failed := func(i int64) bool { return !ignored(i) && !pending(i) && i%1013 == 0 }
 	delivered := func(i int64) bool { return !ignored(i) && !pending(i) && !failed(i) }
 	at := func(i int64) time.Time { return t0.Add(time.Duration(i) * time.Millisecond) }
-	const border = segmentSize
+	const border = small
 	cases := []struct {
 		name string
 		f    proxy.Filter
@@ -89,21 +100,21 @@ func TestSearch(t *testing.T) {
 		{"account", proxy.Filter{Account: "acct_7"}, func(i int64) bool { return i%1000 == 7 }},
 		{"account and failed", proxy.Filter{Account: "acct_13", State: proxy.Failed}, func(i int64) bool { return i%1000 == 13 && failed(i) }},
 		{"object across a border", proxy.Filter{Object: fmt.Sprint("in_", border/4)}, func(i int64) bool { return (i+2)/4 == border/4 }},
-		{"object, not described yet", proxy.Filter{Object: "in_3100"}, func(i int64) bool { return (i+2)/4 == 3100 }},
+		{"object, not described yet", proxy.Filter{Object: "in_505"}, func(i int64) bool { return (i+2)/4 == 505 }},
 		{"customer across a border", proxy.Filter{Customer: fmt.Sprint("cus_", border/16)}, func(i int64) bool { return (i+8)/16 == border/16 }},
 		{"customer and type", proxy.Filter{Customer: "cus_9", Type: "invoice.t3"}, func(i int64) bool { return (i+8)/16 == 9 && i%25 == 3 }},
-		{"object of another customer", proxy.Filter{Customer: "cus_9", Object: "in_900"}, func(int64) bool { return false }},
-		{"id", proxy.Filter{ID: "evt_4097x"}, func(i int64) bool { return i == 4097 }},
-		{"id and state", proxy.Filter{ID: "evt_4097x", State: proxy.Failed}, func(int64) bool { return false }},
-		{"since", proxy.Filter{Since: at(n - 5000)}, func(i int64) bool { return i >= n-5000 }},
-		{"until", proxy.Filter{Until: at(5000)}, func(i int64) bool { return i < 5000 }},
-		{"an hour", proxy.Filter{Since: at(4000), Until: at(4200)}, func(i int64) bool { return i >= 4000 && i < 4200 }},
+		{"object of another customer", proxy.Filter{Customer: "cus_9", Object: "in_90"}, func(int64) bool { return false }},
+		{"id", proxy.Filter{ID: "evt_513x"}, func(i int64) bool { return i == 513 }},
+		{"id and state", proxy.Filter{ID: "evt_513x", State: proxy.Failed}, func(int64) bool { return false }},
+		{"since", proxy.Filter{Since: at(n - 500)}, func(i int64) bool { return i >= n-500 }},
+		{"until", proxy.Filter{Until: at(500)}, func(i int64) bool { return i < 500 }},
+		{"an hour", proxy.Filter{Since: at(500), Until: at(530)}, func(i int64) bool { return i >= 500 && i < 530 }},
 		{"an hour of pending", proxy.Filter{Since: at(900), Until: at(1900), State: proxy.Pending}, func(i int64) bool { return i == 997 }},
-		{"event id searched", proxy.Filter{Query: "evt_8192x"}, func(i int64) bool { return i == 8192 }},
-		{"object searched", proxy.Filter{Query: "in_2048"}, func(i int64) bool { return (i+2)/4 == 2048 }},
-		{"customer searched", proxy.Filter{Query: "cus_512"}, func(i int64) bool { return (i+8)/16 == 512 }},
+		{"event id searched", proxy.Filter{Query: "evt_1024x"}, func(i int64) bool { return i == 1024 }},
+		{"object searched", proxy.Filter{Query: "in_256"}, func(i int64) bool { return (i+2)/4 == 256 }},
+		{"customer searched", proxy.Filter{Query: "cus_64"}, func(i int64) bool { return (i+8)/16 == 64 }},
 		{"account searched", proxy.Filter{Query: "acct_999", State: proxy.Delivered}, func(i int64) bool { return i%1000 == 999 && delivered(i) }},
-		{"text", proxy.Filter{Query: "NEEDLE 409"}, func(i int64) bool { return strings.HasPrefix(fmt.Sprint(i), "409") }},
+		{"text", proxy.Filter{Query: "NEEDLE 40"}, func(i int64) bool { return strings.HasPrefix(fmt.Sprint(i), "40") }},
 		{"text and state", proxy.Filter{Query: "needle 1", State: proxy.Failed}, func(i int64) bool { return failed(i) && fmt.Sprint(i)[0] == '1' }},
 		{"text that looks like an id", proxy.Filter{Query: "pi_3N"}, func(int64) bool { return false }},
 	}
@@ -133,37 +144,63 @@ func TestSearch(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d = openAt(t, path, Options{})
-	all("opened again")
-	pruned = 6000
+	d = openAt(t, path, Options{segment: small})
+	pruned = 1200
 	for now := at(pruned).Add(time.Hour); ; {
-		if done, err := d.Prune(t.Context(), now, Retention{Delivered: time.Hour}, 5000); err != nil {
+		if done, err := d.Prune(t.Context(), now, Retention{Delivered: time.Hour}, 500); err != nil {
 			t.Fatal(err)
 		} else if done == 0 {
 			break
 		}
 	}
-	all("pruned")
-	if diff := cmp.Diff([]int64{0, segmentSize, 2 * segmentSize}, segments(t, d)); diff != "" {
+	all("opened again and pruned")
+	if diff := cmp.Diff([]int64{0, small, 2 * small}, segments(t, d)); diff != "" {
 		t.Errorf("segments (-want +got):\n%s", diff)
+	}
+}
+
+// TestSegmentsFromMemory: events that this process has taken are found by what they name, and little else is looked at.
+func TestSegmentsFromMemory(t *testing.T) {
+	t.Parallel()
+	d := openSmall(t)
+	for i := range int64(3 * small) {
+		e := entryOf(i, proxy.Delivered)
+		e.Event.Object, e.Event.Customer, e.Event.Account = fmt.Sprint("in_", i), fmt.Sprint("cus_", i), fmt.Sprint("acct_", i)
+		if err := d.Record(time.Now(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	described(t, d)
+	for _, i := range []int{0, small - 2, small - 1, 2 * small} {
+		for _, f := range []proxy.Filter{
+			{Object: fmt.Sprint("in_", i)}, {Customer: fmt.Sprint("cus_", i)}, {Account: fmt.Sprint("acct_", i)}, {Query: fmt.Sprint("cus_", i)},
+		} {
+			p, looked, err := d.page(t.Context(), f, time.Minute)
+			if err != nil || len(p.Events) != 1 || p.Events[0].Event.Seq != int64(i+1) || looked > 2*(small+window) {
+				t.Errorf("%+v: %d events of %d looked at, %v", f, len(p.Events), looked, err)
+			}
+		}
 	}
 }
 
 // TestReceivedOutOfOrder: what came out of quarantine is found by when it was received, wherever it stands.
 func TestReceivedOutOfOrder(t *testing.T) {
 	t.Parallel()
-	d := openNew(t)
+	d := openSmall(t)
 	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
-	bulk(t, d, 1, segmentSize, stateDelivered, t0)
+	bulk(t, d, 1, small, stateDelivered, t0)
 	late := entryOf(1, proxy.Delivered)
 	late.Event.Received = t0.Add(-time.Hour)
 	if _, err := d.Append(t.Context(), t0, late); err != nil {
 		t.Fatal(err)
 	}
-	bulk(t, d, segmentSize+2, segmentSize, stateDelivered, t0)
+	bulk(t, d, small+2, small, stateDelivered, t0)
 	described(t, d)
 	got := walk(t, d, proxy.Filter{Until: t0, Limit: 10}, time.Minute)
-	if diff := cmp.Diff([]int64{segmentSize + 1}, got); diff != "" {
+	if diff := cmp.Diff([]int64{small + 1}, got); diff != "" {
 		t.Errorf("before the first (-want +got):\n%s", diff)
 	}
 }
@@ -171,7 +208,7 @@ func TestReceivedOutOfOrder(t *testing.T) {
 // TestTestEventsAreFound: the dashboard's test events have one id and no place in the index of ids.
 func TestTestEventsAreFound(t *testing.T) {
 	t.Parallel()
-	d := openNew(t)
+	d := openSmall(t)
 	for range 2 {
 		e := entryOf(1, proxy.Delivered)
 		e.Event.ID = "evt_00000000000000"
@@ -179,7 +216,7 @@ func TestTestEventsAreFound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bulk(t, d, 3, 2*segmentSize, stateDelivered, time.Now())
+	bulk(t, d, 3, 2*small, stateDelivered, time.Now())
 	described(t, d)
 	found, err := d.Lookup(t.Context(), "evt_00000000000000")
 	if err != nil || len(found) != 2 {
@@ -189,8 +226,8 @@ func TestTestEventsAreFound(t *testing.T) {
 
 // TestWalkWhileItChanges: a walk by cursors sees each event that is there all the time exactly once.
 func TestWalkWhileItChanges(t *testing.T) {
-	const n = 3 * segmentSize
-	d := openNew(t)
+	const n = 6 * small
+	d := openSmall(t)
 	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
 	bulk(t, d, 1, n, stateDelivered, t0)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -226,7 +263,7 @@ func TestWalkWhileItChanges(t *testing.T) {
 // TestPageEndsInTime: a page that finds nothing in time says how far it has come, and a page looks at one step at least.
 func TestPageEndsInTime(t *testing.T) {
 	t.Parallel()
-	d := openNew(t)
+	d := openSmall(t)
 	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
 	bulk(t, d, 1, 3*window, stateDelivered, t0)
 	for name, c := range map[string]struct {
@@ -257,18 +294,18 @@ func TestPageEndsInTime(t *testing.T) {
 // become Pending in between are not passed over.
 func TestPendingBelowMuch(t *testing.T) {
 	t.Parallel()
-	d := openNew(t)
+	d := openSmall(t)
 	t0 := time.Now().Add(-24 * time.Hour)
-	bulk(t, d, 1, segmentSize-1, statePending, t0)
+	bulk(t, d, 1, small-1, statePending, t0)
 	if err := d.do(t.Context(), &op{run: func(t *tx) error { // as if there were very many
 		t.delta[total{"legacy", statePending}] += listPending
 		return nil
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	bulk(t, d, segmentSize, 9*segmentSize, stateDelivered, t0)
+	bulk(t, d, small, 9*small, stateDelivered, t0)
 	if err := d.do(t.Context(), &op{run: func(t *tx) error {
-		_, err := t.exec(`UPDATE deliveries SET state = 2 WHERE event >= ? AND state = 1`, int64(segmentSize))
+		_, err := t.exec(`UPDATE deliveries SET state = 2 WHERE event >= ? AND state = 1`, int64(small))
 		return err
 	}}); err != nil {
 		t.Fatal(err)
@@ -282,19 +319,19 @@ func TestPendingBelowMuch(t *testing.T) {
 		}
 		return p.Events[0].Event.Seq, looked
 	}
-	if seq, looked := newest(); seq != segmentSize-1 || looked > 4*window {
+	if seq, looked := newest(); seq != small-1 || looked > 4*window {
 		t.Errorf("the newest is %d, looked at %d", seq, looked)
 	}
 	if err := d.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
 		s, err := d.search(t.Context(), c, f, time.Time{})
-		if err == nil && s.calm.below(10*segmentSize) != segmentSize {
-			t.Errorf("it has not learned where nothing is Pending, only down to %d", s.calm.below(10*segmentSize))
+		if err == nil && s.calm.below(10*small) != small {
+			t.Errorf("it has not learned where nothing is Pending, only down to %d", s.calm.below(10*small))
 		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	const again = 5*segmentSize + 7
+	const again = 5*small + 7
 	if _, err := d.Resend(t.Context(), time.Now(), again, []string{"legacy"}); err != nil {
 		t.Fatal(err)
 	}
@@ -306,17 +343,17 @@ func TestPendingBelowMuch(t *testing.T) {
 // TestSegmentsGo: a segment without events is forgotten.
 func TestSegmentsGo(t *testing.T) {
 	t.Parallel()
-	d := openNew(t)
-	bulk(t, d, 1, 3*segmentSize+1, stateDelivered, time.Now())
+	d := openSmall(t)
+	bulk(t, d, 1, 3*small+1, stateDelivered, time.Now())
 	described(t, d)
 	if err := d.do(t.Context(), &op{run: func(t *tx) error {
-		_, err := t.exec(`DELETE FROM events WHERE seq BETWEEN ? AND ?`, int64(segmentSize), int64(2*segmentSize-1))
+		_, err := t.exec(`DELETE FROM events WHERE seq BETWEEN ? AND ?`, int64(small), int64(2*small-1))
 		return err
 	}}); err != nil {
 		t.Fatal(err)
 	}
 	poll(t, "the empty segment is forgotten", func() bool {
-		return cmp.Equal(segments(t, d), []int64{0, 2 * segmentSize})
+		return cmp.Equal(segments(t, d), []int64{0, 2 * small})
 	})
 	if got := walk(t, d, proxy.Filter{Object: "in_2", Limit: 10}, time.Minute); len(got) != 4 {
 		t.Errorf("below it %d events are found, want 4", len(got))
@@ -354,8 +391,8 @@ func TestFilters(t *testing.T) {
 // TestPlansOfLists: each list goes along the index, or the range of numbers, that was meant for it.
 func TestPlansOfLists(t *testing.T) {
 	t.Parallel()
-	d := openNew(t)
-	bulk(t, d, 1, 2*segmentSize, stateDelivered, time.Now())
+	d := openSmall(t)
+	bulk(t, d, 1, 2*small, stateDelivered, time.Now())
 	described(t, d)
 	for name, c := range map[string]struct {
 		f    proxy.Filter
@@ -443,7 +480,7 @@ func TestNeedle(t *testing.T) {
 // TestEventHasItsHeaders: a single event comes with what each attempt sends, a list does not.
 func TestEventHasItsHeaders(t *testing.T) {
 	t.Parallel()
-	d := openNew(t)
+	d := openSmall(t)
 	e := entryOf(1, proxy.Pending)
 	e.Event.Query = "a=1"
 	seq, err := d.Append(t.Context(), time.Now(), e)

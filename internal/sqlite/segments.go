@@ -17,7 +17,7 @@ import (
 // A segment is a range of event numbers. Once it is full, no event of it ever gets another object, customer, account or
 // time of receipt, so its row is written once and stays until its last event is pruned.
 const (
-	segmentSize  = 4096 // numbers
+	segmentSize  = 4096 // numbers, a power of two; tests have smaller ones
 	segmentRest  = 500 * time.Millisecond
 	segmentPause = 20 * time.Millisecond // when there is more to do: others come first
 	segmentDrop  = 64                    // segments that one look for empty ones passes
@@ -112,8 +112,8 @@ func (d *DB) describe(ctx context.Context) (more bool, err error) {
 		if err != nil || len(next) == 0 {
 			return err
 		}
-		s.first = next[0] &^ (segmentSize - 1)
-		if s.last = s.first + segmentSize - 1; s.last > ns[0] {
+		s.first = next[0] &^ (d.opts.segment - 1)
+		if s.last = s.first + d.opts.segment - 1; s.last > ns[0] {
 			return nil
 		}
 		more = true
@@ -146,7 +146,7 @@ type named struct {
 // times as much.
 type fresh struct {
 	mu sync.Mutex
-	of [8 * segmentSize]named
+	of []named // by number, of 8 segments
 }
 
 // note is told of each event that is inserted. When that is undone its number goes to another, or to none.
@@ -170,7 +170,7 @@ func (f *fresh) events(s *segment) ([]named, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at := s.first % int64(len(f.of))
-	out := slices.Clone(f.of[at : at+segmentSize])
+	out := slices.Clone(f.of[at : at+s.last-s.first+1])
 	for i := range out {
 		if seq := s.first + int64(i); seq > 0 && out[i].seq != seq {
 			return nil, false
@@ -181,7 +181,7 @@ func (f *fresh) events(s *segment) ([]named, bool) {
 
 // stored reads a segment's events.
 func (s *segment) stored(ctx context.Context, c *sql.Conn) (out []named, err error) {
-	out = make([]named, 0, segmentSize)
+	out = make([]named, 0, s.last-s.first+1)
 	err = onDriver(ctx, c, func(c *conn) error {
 		return c.query(`SELECT received, object, customer, account, CASE WHEN dedupe_key IS NULL THEN id END FROM events
 			WHERE seq BETWEEN ? AND ?`, func(r row) bool {
@@ -200,7 +200,7 @@ func (s *segment) stored(ctx context.Context, c *sql.Conn) (out []named, err err
 
 // hold makes the row say what its events are.
 func (s *segment) hold(events []named) {
-	refs := make(map[uint64]bool, segmentSize)
+	refs := make(map[uint64]bool, len(events))
 	s.oldest = math.MaxInt64
 	for i := range events {
 		s.oldest, s.newest = min(s.oldest, events[i].received), max(s.newest, events[i].received)
