@@ -233,7 +233,8 @@ func (r *report) printPages(w io.Writer) {
 	if len(one) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nPages while %d events/s come in: one reader, and %d at once. ! is a p99 of %d ms or more.\n\n", steadyRate, steadyFew.people, pageLimit)
+	fmt.Fprintf(w, "\nPages while %d events/s come in: one reader, and %d at once. ! is a p99 of %d ms or more. Of fewer than 100 it is the\n"+
+		"maximum: ask for a longer -duration.\n\n", steadyRate, steadyFew.people, pageLimit)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\tcount\tp50 ms\tp99 ms\tmax ms\t\tcount\tp50 ms\tp99 ms\tmax ms\t\t\n")
 	for _, p := range r.times(steadyFew) {
