@@ -9,17 +9,19 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
 // lockFile takes the lock that keeps a second process away from a journal, and writes into it who holds it. It is a
 // file of its own: opening and closing the database file would drop SQLite's own locks on it.
-func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, error) {
+func lockFile(ctx context.Context, path string, wait time.Duration, log *zap.Logger) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(wait); ; {
+	deadline := time.Now().Add(wait)
+	for told := false; ; {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			sign(f)
@@ -32,6 +34,10 @@ func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, e
 			who, _ := io.ReadAll(io.LimitReader(f, 1024))
 			return nil, errors.Join(fmt.Errorf("another gateway has it open: %s holds %s; stop that one, or give this one a journal "+
 				"of its own", holder(string(who)), path), f.Close())
+		}
+		if !told {
+			told = true
+			log.Warn("another gateway has the journal open: waiting for it to end", zap.String("lock", path), zap.Duration("for", wait))
 		}
 		select {
 		case <-ctx.Done():

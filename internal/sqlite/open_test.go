@@ -300,3 +300,17 @@ func TestDurable(t *testing.T) {
 		t.Errorf("a reader could write")
 	}
 }
+
+func TestNobodyElseCanReadTheFiles(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "j.db")
+	d := openAt(t, path, Options{})
+	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
+		if s, err := os.Stat(path + suffix); err != nil || s.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v; want 0600", suffix, s.Mode(), err)
+		}
+	}
+}
