@@ -69,6 +69,7 @@ func (a *api) getEvent(ctx context.Context, in *eventInput) (*eventOutput, error
 
 func (a *api) detail(ctx context.Context, k proxy.Known, attempts []proxy.Attempt) EventDetail {
 	d := EventDetail{Event: a.event(k, time.Now()), AnsweredAt: Time{k.Answered}, Attempts: make([]Attempt, len(attempts))}
+	d.NeedsBackend = len(k.Deliveries) == 0 && len(a.Match(&k.Event).To) == 0
 	for i, t := range attempts {
 		d.Attempts[i] = wireAttempt(t)
 	}
@@ -77,7 +78,7 @@ func (a *api) detail(ctx context.Context, k proxy.Known, attempts []proxy.Attemp
 		last := slices.IndexFunc(attempts, func(t proxy.Attempt) bool {
 			return t.Backend == w.Backend && t.Turn == w.Turn && t.N == w.Attempts
 		})
-		if last >= 0 && w.LastError != "" {
+		if last >= 0 && w.LastError != "" && w.State != string(proxy.Delivered) {
 			w.Hint = d.Attempts[last].Hint
 		}
 	}
@@ -87,9 +88,10 @@ func (a *api) detail(ctx context.Context, k proxy.Known, attempts []proxy.Attemp
 	return d
 }
 
-// countSiblings counts the events of the same object. Without the figures the event is still worth showing.
+// countSiblings counts the events of the same object, if that is quick. Without the figures the event is still worth
+// showing.
 func (a *api) countSiblings(ctx context.Context, k proxy.Known, d *EventDetail) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 25*time.Millisecond)
 	defer cancel()
 	same := proxy.Filter{Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account}
 	n, err := a.Journal.Count(ctx, same)
@@ -98,7 +100,7 @@ func (a *api) countSiblings(ctx context.Context, k proxy.Known, d *EventDetail) 
 		same.State, same.Since = proxy.Delivered, k.Event.Received.Add(time.Millisecond)
 		d.NewerDelivered, err = a.Journal.Count(ctx, same)
 	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		a.Log.Warn("events of the same object were not counted", zap.Error(err))
 	}
 }

@@ -11,15 +11,23 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// listTime bounds how long one page is looked for; the last step may take a few milliseconds more.
-const listTime = 40 * time.Millisecond
+// listTime bounds how long one page is looked for, waiting for one's turn included; the last step may take a few
+// milliseconds more. Bodies, which are looked at for text that is no id, take longer: textTime.
+const (
+	listTime = 15 * time.Millisecond
+	textTime = 40 * time.Millisecond
+)
 
 // Events returns a page of the events that f chooses. Events that are Pending, Failed or Ignored, and those that an id
-// chooses, are found wherever they are; other conditions are looked at event by event, newest first, for 40 ms: then the
+// chooses, are found wherever they are; other conditions are looked at event by event, newest first, for a bounded time: then the
 // page ends early, perhaps without any event, and says how far back it has looked. A state together with a backend means
 // the state of that backend's delivery.
 func (d *DB) Events(ctx context.Context, f proxy.Filter) (proxy.Page, error) {
-	p, _, err := d.page(ctx, f, listTime)
+	budget := listTime
+	if f.Query != "" {
+		budget = textTime
+	}
+	p, _, err := d.page(ctx, f, budget)
 	if err != nil {
 		return proxy.Page{}, fmt.Errorf("list events: %w", err)
 	}
@@ -31,12 +39,13 @@ func (d *DB) page(ctx context.Context, f proxy.Filter, budget time.Duration) (p 
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
+	until := time.Now().Add(budget)
 	if err := d.reading.enter(ctx); err != nil {
 		return p, 0, err
 	}
 	defer d.reading.leave()
 	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
-		s, err := d.search(ctx, c, f, time.Now().Add(budget))
+		s, err := d.search(ctx, c, f, until)
 		if err != nil {
 			return err
 		}

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	windows     = 4       // steps through all events that a segment is
-	batch       = 4096    // events that one step through an index takes, at most
-	listPending = 100_000 // with more Pending than this, they are found by walking all events
+	windows     = 4      // steps through all events that a segment is
+	batch       = 4096   // events that one step through an index takes, at most
+	listPending = 10_000 // with more Pending than this, they are found by walking all events
 )
 
 // search looks for the events that a filter chooses, newest first, step by step. It narrows down where to look, by an
