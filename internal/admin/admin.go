@@ -41,6 +41,8 @@ type Reader interface {
 type Journal interface {
 	Reader
 	jobStore
+	// Ready returns nil while new events are taken, else why not, from the first moment on.
+	Ready(ctx context.Context) error
 	// Notes returns the notes whose keys begin with prefix, by key.
 	Notes(ctx context.Context, prefix string) (map[string]string, error)
 	// SetNote puts a note on stable storage. An empty value is no note.

@@ -42,7 +42,7 @@ func TestEventInJSON(t *testing.T) {
 			{"backend": "node", "state": "delivered", "turn": 1, "attempts": 1, "next_attempt_at": null, "why": "", "last_status": 200,
 			 "last_error": "", "hint": ""}
 		],
-		"answered_at": null, "other_events": 3, "newer_delivered": 2,
+		"answered_at": null, "other_events": 3, "newer_delivered": 2, "needs_backend": false,
 		"attempts": [{"backend": "legacy", "turn": 1, "n": 1, "started_at": "2026-11-21T10:00:00.123Z", "duration_ms": 1500,
 			"status": 503, "outcome": "status_5xx", "error": "503 Service Unavailable", "trigger": "inline", "excerpt": "down",
 			"hint": "A proxy in front of the backend does not reach it, or it is in maintenance. The event is kept and tried again."}]

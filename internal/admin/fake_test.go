@@ -16,14 +16,15 @@ import (
 
 // fakes holds what the API asks for, and what it was asked.
 type fakes struct {
-	mu     sync.Mutex
-	events []proxy.Known // newest first
-	tries  []proxy.Attempt
-	body   []byte
-	err    error // of every read
-	refuse error // of a resend
-	ready  error
-	reload error
+	unreadable int64
+	mu         sync.Mutex
+	events     []proxy.Known // newest first
+	tries      []proxy.Attempt
+	body       []byte
+	err        error // of every read
+	refuse     error // of a resend
+	ready      error
+	reload     error
 
 	filter  proxy.Filter
 	slow    bool      // counting takes for ever
@@ -104,8 +105,11 @@ func (f *fakes) Lookup(_ context.Context, id string) (found []proxy.Known, err e
 
 func (f *fakes) Body(context.Context, int64) ([]byte, error) { return f.body, f.err }
 
+func (f *fakes) Ready(context.Context) error { return f.ready }
+
 func (f *fakes) Totals(context.Context) ([]proxy.Total, error) {
 	return []proxy.Total{
+		{State: proxy.Failed, Count: f.unreadable},
 		{Backend: "gone", State: proxy.Pending, Count: 2, Oldest: start.Add(-time.Hour)},
 		{Backend: "legacy", State: proxy.Delivered, Count: 40},
 		{Backend: "legacy", State: proxy.Failed, Count: 1},

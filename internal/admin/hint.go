@@ -22,6 +22,9 @@ func Hint(outcome string, status int, problem, excerpt string) string {
 		}
 		return ""
 	case proxy.OutcomeSoftFailure:
+		if strings.Contains(problem, "the answer is longer than") {
+			return "It answered, but with more than can be relayed to Stripe: have it send a shorter body."
+		}
 		if looksLikeHTML(excerpt) {
 			return "It answered 2xx with an HTML page that the backend's success rules refuse: a login or error page stands in front of " +
 				"the handler."
@@ -37,6 +40,9 @@ func Hint(outcome string, status int, problem, excerpt string) string {
 		return "The backend took longer than its timeout. It may have done the work all the same, so it must look at the event's id. " +
 			"Answer first and work later, or raise the backend's timeout."
 	case proxy.OutcomeReset:
+		if strings.Contains(problem, "malformed HTTP") {
+			return "What answers there does not speak HTTP: is the port of the backend's url right, and is it https rather than http?"
+		}
 		return "The connection ended before there was an answer: the backend was restarted or its worker died. If it goes on, look for " +
 			"crashes and memory limits in the backend's log."
 	case proxy.OutcomeInterrupted:

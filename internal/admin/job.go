@@ -25,6 +25,7 @@ type Job struct {
 	Total     int64    `json:"total" doc:"Events, or bytes of the copy"`
 	Done      int64    `json:"done" doc:"Of total; what was skipped is in it"`
 	Skipped   int64    `json:"skipped" doc:"Events that no backend takes, or that retention has removed"`
+	NoBackend int64    `json:"no_backend" doc:"Of skipped: those that no backend takes; name one"`
 	Error     string   `json:"error" doc:"What went wrong last, also while it runs and tries again"`
 	CreatedAt Time     `json:"created_at"`
 	UpdatedAt Time     `json:"updated_at"`
@@ -152,7 +153,10 @@ func (j *jobs) work(ctx context.Context, t *task, again bool) {
 	doc := t.update(func(d *jobDoc) {
 		switch {
 		case err == nil:
-			d.State, d.Error = jobDone, ""
+			d.State = jobDone
+			if d.Skipped == 0 { // else it says why
+				d.Error = ""
+			}
 		case errors.Is(context.Cause(own), errStopped):
 			d.State = jobStopped
 		case ctx.Err() != nil: // the gateway stops: it goes on after the start

@@ -230,7 +230,7 @@ func TestResendSkipsWhatNobodyTakes(t *testing.T) {
 		defer stop()
 		job := begin(t, s, allFailed)
 		time.Sleep(time.Minute)
-		if got := s.job(t, job.ID); got.State != "done" || got.Done != 3 || got.Skipped != 3 {
+		if got := s.job(t, job.ID); got.State != "done" || got.Done != 3 || got.Skipped != 3 || got.Error != "3 have no backend: name one (--backend)" {
 			t.Errorf("%+v", got)
 		}
 	})

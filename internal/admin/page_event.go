@@ -35,6 +35,7 @@ type oneView struct {
 	More       bool  // there are more siblings than shown
 	Overtaken  int64 // newer events of the object that were delivered, while this one was not
 	Resend     string
+	Unroutable bool // a resend must name a backend
 }
 
 // stepView is a line of the timeline.
@@ -91,6 +92,7 @@ func (a *api) eventPage(w http.ResponseWriter, r *http.Request) {
 		o.Lag = short(lag)
 	}
 	detail := a.detail(r.Context(), k, attempts)
+	o.Unroutable = detail.NeedsBackend
 	if k.State != proxy.Delivered && len(k.Deliveries) > 0 {
 		o.Overtaken = detail.NewerDelivered
 	}

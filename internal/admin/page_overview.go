@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,7 +42,7 @@ func (a *api) overviewPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.Data = overviewView{
-		Attention: a.attention(r.Context(), &v, backends), Stats: stats, Oldest: v.when(stats.OldestPendingAt.Time),
+		Attention: a.attention(r.Context(), &v, backends, stats.Unreadable), Stats: stats, Oldest: v.when(stats.OldestPendingAt.Time),
 		Chart: v.draw(stats.Minutes), Backends: backends,
 	}
 	a.show(w, http.StatusOK, "overview", v)
@@ -123,8 +125,14 @@ func groups(statuses map[string]int64) []statusCount {
 }
 
 // attention says what wants a person, worst first.
-func (a *api) attention(ctx context.Context, v *view, backends []backendView) []attention {
+func (a *api) attention(ctx context.Context, v *view, backends []backendView, unreadable int64) []attention {
 	var out []attention
+	if err := a.Journal.Ready(ctx); err != nil {
+		out = append(out, attention{
+			Class: "failed", Text: "The journal takes no new events: " + err.Error() + ".",
+			Help: "Stripe gets a 2xx only where every backend answered 2xx, and sends the rest again. If the disk is full, make room or deliver what waits.",
+		})
+	}
 	if c := a.Config(); c.Error != "" {
 		out = append(out, attention{
 			Class: "failed", Text: "routes.yaml has a fault and was not taken at " + v.when(c.ErrorAt.Time).Clock + ". What ran before still runs.",
@@ -148,12 +156,43 @@ func (a *api) attention(ctx context.Context, v *view, backends []backendView) []
 			})
 		}
 	}
-	for i := range backends {
-		out = append(out, backends[i].attention()...)
+	if unreadable > 0 {
+		text := count(unreadable) + " events that Stripe signed could not be read; they are kept."
+		if unreadable == 1 {
+			text = "1 event that Stripe signed could not be read; it is kept."
+		}
+		out = append(out, attention{
+			Class: "failed", Text: text, Help: "No route with types takes them. Open each to see its body, and resend it to a backend by name.",
+			Link: "/events?state=failed", Label: "See what failed",
+		})
 	}
+	out = append(out, backendAttention(backends)...)
 	if c := a.Config(); len(c.NeedsRestart) > 0 {
 		out = append(out, attention{
 			Class: "pending", Text: "A change in routes.yaml takes a restart.", Help: c.NeedsRestart[0], Link: "/config", Label: "See what",
+		})
+	}
+	return out
+}
+
+// failingShown is how many cards backends get.
+const failingShown = 5
+
+// backendAttention says what is wrong with the backends, worst first.
+func backendAttention(backends []backendView) []attention {
+	sorted := slices.Clone(backends)
+	slices.SortStableFunc(sorted, func(x, y backendView) int {
+		return cmp.Or(cmp.Compare(y.Pending+y.Failed, x.Pending+x.Failed), cmp.Compare(y.Errors, x.Errors))
+	})
+	var out []attention
+	for i := range sorted {
+		out = append(out, sorted[i].attention()...)
+	}
+	if more := len(out) - failingShown; more > 0 {
+		rank := map[string]int{"paused": 1, "pending": 2}
+		slices.SortStableFunc(out, func(x, y attention) int { return cmp.Compare(rank[x.Class], rank[y.Class]) })
+		out = append(out[:failingShown:failingShown], attention{
+			Class: "pending", Text: fmt.Sprintf("%d more.", more), Link: "/backends", Label: "See the backends",
 		})
 	}
 	return out
@@ -192,7 +231,14 @@ func (b *backendView) attention() (out []attention) {
 		} else if b.Errors > 1 {
 			text = fmt.Sprintf("%s %s since %s, %s times. %s", b.Name, b.deed(), b.Since.Clock, count(b.Errors), waiting)
 		}
-		out = append(out, attention{Class: "failed", Text: text, Help: b.Hint, Link: list(proxy.Pending), Label: "See what waits"})
+		c := attention{Class: "failed", Text: text, Help: b.Hint, Link: list(proxy.Pending), Label: "See what waits"}
+		if b.Pending == 0 {
+			c.Link, c.Label = "", ""
+			if b.Failed == 0 {
+				c.Class = "pending"
+			}
+		}
+		out = append(out, c)
 	}
 	if b.Failed > 0 {
 		text := fmt.Sprintf("%s deliveries to %s were given up. They are kept for you.", count(b.Failed), b.Name)

@@ -64,6 +64,9 @@ func (a *api) sourcesPage(w http.ResponseWriter, r *http.Request) {
 			Source: s, Verified: v.when(s.LastVerifiedAt.Time), Answered: v.when(s.LastAnsweredAt.Time), Failed: v.when(s.LastFailureAt.Time),
 			NoMatch: v.when(s.NoMatchSince.Time), State: stateView{"delivered", "Working"},
 		}
+		if s.LastVerifiedAt.IsZero() { // then it is the gateway's start
+			row.Answered = moment{}
+		}
 		switch {
 		case !s.NoMatchSince.IsZero():
 			row.State = stateView{"failed", "No secret matches"}
@@ -133,11 +136,12 @@ func (a *api) resendFromPage(w http.ResponseWriter, r *http.Request) {
 
 // bulkView asks before many events are resent.
 type bulkView struct {
-	Count  int64
-	Chosen []choice // the filter
-	Query  string   // the same, for the form
-	Back   string
-	State  string
+	Count     int64
+	NoBackend int64    // of Count: those that no backend takes
+	Chosen    []choice // the filter
+	Query     string   // the same, for the form
+	Back      string
+	State     string
 }
 
 type choice struct{ Name, Value string }
@@ -177,7 +181,7 @@ func (a *api) resendPage(w http.ResponseWriter, r *http.Request) {
 			a.refuse(w, r, err)
 			return
 		}
-		b.Count = out.Body.Count
+		b.Count, b.NoBackend = out.Body.Count, out.Body.NoBackend
 	}
 	v.Live, v.Data = "", b
 	a.show(w, http.StatusOK, "resend", v)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -65,9 +66,53 @@ func TestOverviewSaysWhatNeedsAttention(t *testing.T) {
 			t.Errorf("%q is missing in: %s", want, got)
 		}
 	}
+	f.unreadable, f.ready = 3, errors.New("journal full")
+	got = words(ask(f.handler(""), "GET", "/").Body.String())
+	full := strings.Index(got, "The journal takes no new events: journal full.")
+	if other := strings.Index(got, "A change in routes.yaml"); full < 0 || full > other {
+		t.Errorf("a full journal does not come first: %s", got)
+	}
+	if !strings.Contains(got, "3 events that Stripe signed could not be read; they are kept.") {
+		t.Errorf("what cannot be read is not said: %s", got)
+	}
+	f.unreadable, f.ready = 0, nil
 	f.paused["legacy"] = true
 	if got := words(ask(f.handler(""), "GET", "/").Body.String()); !strings.Contains(got, "legacy is paused. 3 events wait; nothing is lost.") {
 		t.Errorf("a pause is not said: %s", got)
+	}
+}
+
+func TestBackendAttention(t *testing.T) {
+	t.Parallel()
+	failing := func(name string, pending int64) backendView {
+		return backendView{Backend: Backend{Name: name, Configured: true, Breaker: "closed", Errors: 2, Pending: pending}}
+	}
+	idle := backendAttention([]backendView{failing("idle", 0)})
+	if len(idle) != 1 || idle[0].Class != "pending" || idle[0].Link != "" {
+		t.Errorf("nothing waits for it: %+v", idle)
+	}
+	var many []backendView
+	for i := range 8 {
+		many = append(many, failing(fmt.Sprintf("b%d", i), int64(i)))
+	}
+	got := backendAttention(many)
+	if len(got) != failingShown+1 || !strings.HasPrefix(got[0].Text, "b7 ") || got[failingShown].Text != "3 more." {
+		t.Errorf("worst first, the rest counted: %+v", got)
+	}
+}
+
+func TestDryRunCountsWhatNobodyTakes(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	f.events = f.events[len(f.events)-1:] // ignored, and no route takes it
+	a := f.handler("").api
+	out, err := a.bulkResend(t.Context(), &bulkInput{BulkResend{Filter: &Filter{State: "ignored"}, DryRun: true}})
+	if err != nil || out.Body.NoBackend != 1 {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	out, err = a.bulkResend(t.Context(), &bulkInput{BulkResend{Filter: &Filter{State: "ignored"}, Backends: []string{"legacy"}, DryRun: true}})
+	if err != nil || out.Body.NoBackend != 0 {
+		t.Errorf("with a backend: got %+v, %v", out, err)
 	}
 }
 

@@ -27,8 +27,9 @@ type BulkResend struct {
 
 // BulkResult says how many events are meant, and which job resends them.
 type BulkResult struct {
-	Count int64 `json:"count"`
-	Job   *Job  `json:"job,omitempty" doc:"Not for a dry run"`
+	Count     int64 `json:"count"`
+	NoBackend int64 `json:"no_backend" doc:"Of a dry run: how many of them, of the newest 10,000, no backend would take; name one"`
+	Job       *Job  `json:"job,omitempty" doc:"Not for a dry run"`
 }
 
 type bulkInput struct{ Body BulkResend }
@@ -63,7 +64,8 @@ func (a *api) bulkResend(ctx context.Context, in *bulkInput) (*bulkOutput, error
 	}
 	out := BulkResult{Count: doc.Total}
 	if in.Body.DryRun {
-		return &bulkOutput{out}, nil
+		out.NoBackend, err = a.countStranded(ctx, doc)
+		return &bulkOutput{out}, err
 	}
 	job, err := a.startJob(ctx, doc)
 	out.Job = &job
@@ -81,6 +83,43 @@ func (a *api) countMeant(ctx context.Context, doc jobDoc) (int64, error) {
 		return 0, a.fail("count events", err)
 	}
 	return n, nil
+}
+
+// strandedWithin bounds the events that a dry run looks at one by one.
+const strandedWithin = 10_000
+
+// countStranded counts the events that a resend would skip, because no backend takes them.
+func (a *api) countStranded(ctx context.Context, doc jobDoc) (n int64, err error) {
+	if len(doc.Backends) > 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, countWithin)
+	defer cancel()
+	for looked := 0; looked < strandedWithin; {
+		page, next, err := a.nextPage(ctx, doc)
+		if err != nil {
+			return 0, a.fail("look for events without a backend", err)
+		}
+		for _, k := range page {
+			if a.stranded(doc.wanted(k), k) {
+				n++
+			}
+		}
+		looked += max(len(page), 1)
+		doc.Cursor = next
+		if next == 0 || doc.Seqs != nil && next >= int64(len(doc.Seqs)) {
+			break
+		}
+	}
+	return n, nil
+}
+
+// stranded reports whether a resend of k to backends would find none, or not all of them, as Gateway.Resend decides it.
+func (a *api) stranded(backends []string, k proxy.Known) bool {
+	if len(backends) == 0 {
+		return len(k.Deliveries) == 0 && len(a.Match(&k.Event).To) == 0
+	}
+	return a.checkBackends(backends) != nil
 }
 
 // meant chooses the events of a resend by filter: none that came after it was asked for, so that it ends.
@@ -191,6 +230,7 @@ func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
 		return false, err
 	}
 	var skipped []string
+	var stranded int64
 	work, own := errgroup.WithContext(ctx)
 	work.SetLimit(resendAtOnce)
 	for _, k := range page {
@@ -199,8 +239,13 @@ func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
 				return err
 			}
 			why, err := a.resendOnce(own, doc, k)
-			if why != "" {
-				t.update(func(d *jobDoc) { skipped = append(skipped, why) })
+			if why != nil {
+				t.update(func(*jobDoc) {
+					skipped = append(skipped, why.Error())
+					if errors.Is(why, proxy.ErrNoBackend) {
+						stranded++
+					}
+				})
 			}
 			return err
 		})
@@ -212,8 +257,11 @@ func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
 		d.Cursor = next
 		d.Done += int64(len(page))
 		d.Skipped += int64(len(skipped))
+		d.NoBackend += stranded
 		d.Error = ""
-		if len(skipped) > 0 {
+		if d.NoBackend > 0 {
+			d.Error = fmt.Sprintf("%d have no backend: name one (--backend)", d.NoBackend)
+		} else if len(skipped) > 0 {
 			d.Error = skipped[len(skipped)-1]
 		}
 		if d.Seqs != nil {
@@ -248,16 +296,16 @@ func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []proxy.Known, nex
 }
 
 // resendOnce resends an event, or says why it was skipped.
-func (a *api) resendOnce(ctx context.Context, doc jobDoc, k proxy.Known) (skipped string, err error) {
+func (a *api) resendOnce(ctx context.Context, doc jobDoc, k proxy.Known) (skipped, err error) {
 	backends := doc.wanted(k)
 	if len(backends) == 0 && len(k.Deliveries)+len(doc.Backends) > 0 { // they are all on their way
-		return "", nil
+		return nil, nil
 	}
 	_, err = a.Gateway.Resend(ctx, k, backends...)
 	if errors.Is(err, proxy.ErrNoBackend) || errors.Is(err, proxy.ErrNotFound) {
-		return err.Error(), nil
+		return err, nil
 	}
-	return "", err
+	return nil, err
 }
 
 // wanted returns the backends that an event still is to be resent to.

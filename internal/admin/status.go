@@ -65,6 +65,9 @@ func (a *api) backends(ctx context.Context) ([]Backend, error) {
 		}
 	}
 	for _, t := range totals {
+		if t.Backend == "" { // of no backend: see unreadable
+			continue
+		}
 		i, ok := at[t.Backend]
 		if !ok {
 			i = len(list)
@@ -80,6 +83,16 @@ func (a *api) backends(ctx context.Context) ([]Backend, error) {
 	}
 	slices.SortFunc(list, func(x, y Backend) int { return cmp.Compare(x.Name, y.Name) })
 	return list, nil
+}
+
+// unreadable is how many events are Failed without a backend.
+func unreadable(totals []proxy.Total) (n int64) {
+	for _, t := range totals {
+		if t.Backend == "" && t.State == proxy.Failed {
+			n += t.Count
+		}
+	}
+	return n
 }
 
 func (b *Backend) add(t proxy.Total) {
@@ -124,7 +137,8 @@ func plainURL(raw string) string {
 
 // BackendList is the answer to a question for the backends.
 type BackendList struct {
-	Backends []Backend `json:"backends" nullable:"false"`
+	Backends   []Backend `json:"backends" nullable:"false"`
+	Unreadable int64     `json:"unreadable" doc:"Events that Stripe signed and nobody could read: failed, owed to no backend. At most 10,000 are counted"`
 }
 
 type backendsOutput struct{ Body BackendList }
@@ -134,7 +148,11 @@ func (a *api) listBackends(ctx context.Context, _ *struct{}) (*backendsOutput, e
 	if err != nil {
 		return nil, err
 	}
-	return &backendsOutput{BackendList{list}}, nil
+	totals, err := a.Journal.Totals(ctx)
+	if err != nil {
+		return nil, a.fail("count deliveries", err)
+	}
+	return &backendsOutput{BackendList{list, unreadable(totals)}}, nil
 }
 
 // PausedNote begins the key of the note that a backend is paused; the backend's name follows, and its value is when.
@@ -232,7 +250,8 @@ type Stats struct {
 	StartedAt       Time             `json:"started_at"`
 	Pending         int64            `json:"pending" doc:"Deliveries owed"`
 	Delivered       int64            `json:"delivered" doc:"Deliveries in the journal"`
-	Failed          int64            `json:"failed" doc:"Deliveries that were given up and can be resent"`
+	Failed          int64            `json:"failed" doc:"Deliveries that were given up and can be resent, and what is unreadable"`
+	Unreadable      int64            `json:"unreadable" doc:"Of failed: events that Stripe signed and nobody could read, owed to no backend"`
 	OldestPendingAt Time             `json:"oldest_pending_at"`
 	Results         map[string]int64 `json:"results" doc:"Requests since the start, by what became of them"`
 	Minutes         []Minute         `json:"minutes" nullable:"false" doc:"The last 60 minutes, oldest first; the last one is not over yet"`
@@ -249,7 +268,7 @@ func (a *api) stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, a.fail("count deliveries", err)
 	}
-	var s Stats
+	s := Stats{Unreadable: unreadable(totals)}
 	a.Feed.fill(&s, time.Now())
 	for _, t := range totals {
 		switch t.State {

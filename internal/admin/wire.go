@@ -68,6 +68,7 @@ type EventDetail struct {
 	AnsweredAt     Time      `json:"answered_at" doc:"When Stripe had our 2xx; null: not, or not known"`
 	Attempts       []Attempt `json:"attempts" nullable:"false" doc:"Oldest first within a backend"`
 	OtherEvents    int64     `json:"other_events" doc:"Other events of the same object"`
+	NeedsBackend   bool      `json:"needs_backend" doc:"It has no delivery and no route of today takes it: a resend must name a backend"`
 	NewerDelivered int64     `json:"newer_delivered" doc:"Of these, how many came later and are delivered: a resend would bring old news after new"`
 }
 
@@ -124,7 +125,9 @@ func (a *api) event(k proxy.Known, now time.Time) Event {
 		w := Delivery{Backend: d.Backend, State: string(d.State), Turn: d.Turn, Attempts: d.Attempts, LastStatus: d.Status}
 		if d.Outcome != proxy.OutcomeDelivered {
 			w.LastError = d.Outcome
-			w.Hint = Hint(d.Outcome, d.Status, "", "")
+			if d.State != proxy.Delivered {
+				w.Hint = Hint(d.Outcome, d.Status, "", "")
+			}
 		}
 		if d.State == proxy.Pending {
 			w.NextAttemptAt = Time{d.Due}

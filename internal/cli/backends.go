@@ -38,7 +38,13 @@ FAILED are events that were given up and can be resent.`,
 		if asJSON {
 			return writeJSON(c.OutOrStdout(), list)
 		}
-		return showBackends(newScreen(c.OutOrStdout()), list.Backends)
+		s := newScreen(c.OutOrStdout())
+		if err := showBackends(s, list.Backends); err != nil || list.Unreadable == 0 {
+			return err
+		}
+		were := map[bool]string{true: "event that Stripe signed could not be read; it is kept", false: "events that Stripe signed could not be read; they are kept"}
+		_, err = fmt.Fprintf(s.w, "\n%s %s: breakwater events --state failed\n", grouped(list.Unreadable), were[list.Unreadable == 1])
+		return err
 	}
 	return c
 }
@@ -101,9 +107,15 @@ func (s screen) trouble(b admin.Backend) string {
 		return ""
 	}
 	if b.Pending > 0 {
-		text += fmt.Sprintf(". %s; nothing is lost", waiting(b.Pending))
+		if !strings.HasSuffix(text, "?") {
+			text += "."
+		}
+		text += fmt.Sprintf(" %s; nothing is lost", waiting(b.Pending))
 	}
-	return visible(text + ".")
+	if !strings.HasSuffix(text, "?") {
+		text += "."
+	}
+	return visible(text)
 }
 
 func waiting(n int64) string {

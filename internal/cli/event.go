@@ -124,7 +124,7 @@ func attemptTable(attempts []admin.Attempt) *table {
 	for _, a := range attempts {
 		t.add(say(clock(a.StartedAt.Time), plain), say(a.Backend, plain), say(strconv.Itoa(a.Turn), plain),
 			say(strconv.Itoa(a.N), plain), say(a.Trigger, plain), answer(a.Status, a.Outcome),
-			say(took(a.DurationMS), plain), say(cmp.Or(a.Excerpt, a.Error), plain))
+			say(took(a.DurationMS), plain), say(cmp.Or(strings.TrimRight(a.Excerpt, "\r\n"), a.Error), plain))
 	}
 	return t
 }
@@ -140,10 +140,13 @@ func took(ms int64) string {
 func advice(s screen, e admin.EventDetail) string {
 	var b strings.Builder
 	for _, d := range e.Deliveries {
+		if d.State == "delivered" {
+			continue
+		}
 		hint, said := d.Hint, ""
 		for _, a := range e.Attempts { // the last one counts
 			if a.Backend == d.Backend && a.Turn == d.Turn && a.Hint != "" {
-				hint, said = a.Hint, a.Excerpt
+				hint, said = a.Hint, strings.TrimRight(a.Excerpt, "\r\n")
 			}
 		}
 		if hint == "" {
@@ -158,7 +161,10 @@ func advice(s screen, e admin.EventDetail) string {
 		were := map[bool]string{true: "1 newer event of %s was", false: grouped(n) + " newer events of %s were"}[n == 1]
 		fmt.Fprintf(&b, "\n"+were+" already delivered: sending this one again brings old news after new.\n", visible(e.Object))
 	}
-	if e.State == "failed" || e.State == "ignored" {
+	switch {
+	case e.NeedsBackend:
+		fmt.Fprintf(&b, "\nNo route of today takes it. To send it all the same: breakwater resend %d --backend NAME\n", e.Seq)
+	case e.State == "failed" || e.State == "ignored":
 		fmt.Fprintf(&b, "\nTo send it again: breakwater resend %d\n", e.Seq)
 	}
 	return b.String()

@@ -94,11 +94,16 @@ func (s screen) next(d admin.Delivery) string {
 	if d.State != string(proxy.Pending) {
 		return ""
 	}
+	if d.Why == "lease" {
+		return "trying now"
+	}
 	var parts []string
 	switch due := d.NextAttemptAt.Time; {
 	case d.Why == "in_flight" || d.Why == "paused" || d.Why == "no_backend" || d.Why == "no_secret": // not a matter of time
 	case due.After(s.now):
 		parts = append(parts, "in "+short(due.Sub(s.now)))
+	case d.Why == "breaker": // when it opens again is the breaker's, not the delivery's
+		return "when the breaker lets it"
 	default:
 		parts = append(parts, "now")
 	}

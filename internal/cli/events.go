@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	maxPage    = 500             // events that the API gives at once
-	searchTime = 5 * time.Second // that one command looks for rare events before it says how far it came
+	defaultLimit = 50
+	maxPage      = 500             // events that the API gives at once
+	searchTime   = 5 * time.Second // that one command looks for rare events before it says how far it came
 )
 
 func newEvents() *cobra.Command {
@@ -40,7 +41,7 @@ how to go on.`,
 	connect := addClientFlags(c)
 	filter := addFilterFlags(c)
 	addJSONFlag(c, &asJSON)
-	c.Flags().IntVar(&limit, "limit", 50, "list at most this many")
+	c.Flags().IntVar(&limit, "limit", defaultLimit, "list at most this many")
 	c.Flags().StringVar(&cursor, "cursor", "", "go on where an earlier list ended, as it said")
 	completeFilter(c, connect)
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -69,7 +70,7 @@ how to go on.`,
 				return err
 			}
 		}
-		if text := whereNext(list, values); text != "" {
+		if text := whereNext(list, values, limit); text != "" {
 			fmt.Fprintln(c.ErrOrStderr(), text)
 		}
 		return nil
@@ -96,8 +97,11 @@ func (g *gateway) events(ctx context.Context, f admin.Filter, cursor string, lim
 }
 
 // whereNext says what a list leaves out, and how to see it.
-func whereNext(list admin.EventList, values filterValues) string {
+func whereNext(list admin.EventList, values filterValues, limit int) string {
 	command := "breakwater events"
+	if limit != defaultLimit {
+		command += fmt.Sprintf(" --limit %d", limit)
+	}
 	for _, name := range filterNames() {
 		if values[name] != "" {
 			command += " --" + name + " " + quoted(values[name])

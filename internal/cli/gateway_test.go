@@ -201,7 +201,7 @@ func TestEventsGoesOnThroughPages(t *testing.T) {
 	}
 	code, stdout, stderr = run(t.Context(), "events", "--q", "some text", "--limit", "3", "--admin", url)
 	if code != exitOK || !strings.Contains(stdout, "evt_2") || strings.Contains(stdout, "evt_1") ||
-		!strings.Contains(stderr, "there are more:\n  breakwater events --q 'some text' --cursor c") {
+		!strings.Contains(stderr, "there are more:\n  breakwater events --limit 3 --q 'some text' --cursor c") {
 		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
 	}
 }
@@ -209,7 +209,7 @@ func TestEventsGoesOnThroughPages(t *testing.T) {
 func TestWhereNext(t *testing.T) {
 	t.Parallel()
 	list := admin.EventList{Next: "c", LookedTo: admin.Time{Time: time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)}}
-	got := whereNext(list, filterValues{"q": "it's", "type": "invoice.*"})
+	got := whereNext(list, filterValues{"q": "it's", "type": "invoice.*"}, defaultLimit)
 	if want := "\n  breakwater events --type 'invoice.*' --q 'it'\\''s' --cursor c"; !strings.HasPrefix(got, "looked back to 20") || !strings.HasSuffix(got, want) {
 		t.Errorf("got %q, want it to end in %q", got, want)
 	}
@@ -256,7 +256,7 @@ func TestFollow(t *testing.T) {
 		answerJSON(w, admin.Job{ID: 7, Kind: "backup", State: "failed", Path: "/x.db", Error: "no space"})
 	})
 	if code, stdout, _ := run(t.Context(), "jobs", "follow", "7", "--admin", url); code != exitFailed ||
-		stdout != "job 7 (backup): failed, 0 of 0 pages, /x.db, no space\n" {
+		stdout != "job 7 (backup): failed, /x.db, no space\n" {
 		t.Errorf("exit code %d, %q", code, stdout)
 	}
 }

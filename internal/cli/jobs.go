@@ -139,9 +139,12 @@ func showJob(c *cobra.Command, j admin.Job, asJSON bool) error {
 
 // jobLine is such as: job 7 (resend): done, 1,204 of 1,204, 3 skipped, state=failed.
 func jobLine(j admin.Job) string {
-	parts := []string{fmt.Sprintf("job %d (%s): %s", j.ID, j.Kind, j.State), grouped(j.Done) + " of " + grouped(j.Total)}
-	if j.Kind == "backup" {
-		parts[1] += " pages"
+	parts := []string{fmt.Sprintf("job %d (%s): %s", j.ID, j.Kind, j.State)}
+	switch {
+	case j.Kind != "backup":
+		parts = append(parts, grouped(j.Done)+" of "+grouped(j.Total))
+	case j.Total > 0: // how much there is to copy is known once it has begun
+		parts = append(parts, grouped(j.Done)+" of "+grouped(j.Total)+" pages")
 	}
 	if j.Skipped > 0 {
 		parts = append(parts, grouped(j.Skipped)+" skipped")

@@ -157,7 +157,7 @@ func (r *resending) byFilter(c *cobra.Command, g *gateway) error {
 	if err != nil {
 		return g.explain(err)
 	}
-	would := r.would(counted.Count, values)
+	would := r.would(counted, values)
 	switch {
 	case r.dryRun && r.asJSON:
 		return writeJSON(c.OutOrStdout(), counted)
@@ -183,13 +183,17 @@ func (r *resending) byFilter(c *cobra.Command, g *gateway) error {
 }
 
 // would says what a resend by filter is about to do.
-func (r *resending) would(n int64, values filterValues) string {
+func (r *resending) would(meant admin.BulkResult, values filterValues) string {
+	n := meant.Count
 	if n == 0 {
 		return "no event has " + values.String() + ": nothing to send"
 	}
 	text := fmt.Sprintf("%s with %s would be sent again", counted(n, "event"), values)
 	if len(r.backends) > 0 {
 		text += " to " + visible(strings.Join(r.backends, ", "))
+	}
+	if lost := meant.NoBackend; lost > 0 {
+		text += fmt.Sprintf("; %s of them %s no backend: add --backend", grouped(lost), map[bool]string{true: "has", false: "have"}[lost == 1])
 	}
 	return text
 }

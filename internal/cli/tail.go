@@ -228,19 +228,27 @@ func (t *tailing) attemptLine(a admin.StreamAttempt) string {
 		parts = append(parts, fmt.Sprintf("%s %d", a.Trigger, a.N))
 	}
 	if p == red {
-		parts = append(parts, cmp.Or(a.Excerpt, a.Error))
+		parts = append(parts, cmp.Or(strings.TrimRight(a.Excerpt, "\r\n"), a.Error))
 	}
 	at := a.StartedAt.Add(time.Duration(a.DurationMS) * time.Millisecond)
 	return t.one(a.Backend, at, a.Outcome, p, a.Type, a.ID, parts)
 }
+
+// shortestType is what a narrow terminal leaves of an event's type.
+const shortestType = 8
 
 // one lays out a line. A stream cannot wait for its widest cell: the columns are as wide as most need.
 func (t *tailing) one(who string, at time.Time, what string, p paint, typ, id string, parts []string) string {
 	begin := at.Local().Format("15:04:05.000") + "  "
 	what = fmt.Sprintf("%-12s", visible(what))
 	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
-	rest := fmt.Sprintf("  %-10s  %-36s  %-28s  %s", visible(who), say(typ, plain).text, say(id, plain).text,
-		visible(strings.Join(parts, "  ")))
+	who, typ, id = fmt.Sprintf("%-10s", visible(who)), say(typ, plain).text, say(id, plain).text
+	typeWidth := 36
+	if t.out.width > 0 { // the type gives way before the id does
+		left := max(t.out.width-len(begin)-len(what)-columns(who)-columns(id)-4*len(columnGap), shortestType)
+		typ, typeWidth = cut(typ, left), min(left, typeWidth)
+	}
+	rest := fmt.Sprintf("  %s  %-*s  %-28s  %s", who, typeWidth, typ, id, visible(strings.Join(parts, "  ")))
 	if t.out.width > 0 {
 		rest = cut(rest, max(t.out.width-len(begin)-len(what), 1))
 	}

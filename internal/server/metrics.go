@@ -159,9 +159,14 @@ type standing struct {
 	backends func() []proxy.BackendStatus
 	totals   func(context.Context) ([]proxy.Total, error)
 	dropped  func() int64
+	ready    func(context.Context) error // of the journal, nil when it takes new events; may be nil: then it is not told
 }
 
 var (
+	failedDesc = prometheus.NewDesc("breakwater_deliveries_failed",
+		"Deliveries that were given up and are kept; of no backend: events that could not be read.", []string{"backend"}, nil)
+	fullDesc = prometheus.NewDesc("breakwater_journal_full", "1 while the journal takes no new events, for want of room or otherwise.",
+		nil, nil)
 	pendingDesc = prometheus.NewDesc("breakwater_deliveries_pending", "Deliveries that are owed.", []string{"backend"}, nil)
 	oldestDesc  = prometheus.NewDesc("breakwater_oldest_pending_seconds",
 		"Time since the oldest event that is owed was received, 0 when none is.", []string{"backend"}, nil)
@@ -172,7 +177,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (standing) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{pendingDesc, oldestDesc, breakerDesc, droppedDesc} {
+	for _, d := range []*prometheus.Desc{failedDesc, fullDesc, pendingDesc, oldestDesc, breakerDesc, droppedDesc} {
 		ch <- d
 	}
 }
@@ -181,22 +186,36 @@ func (standing) Describe(ch chan<- *prometheus.Desc) {
 func (s standing) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(s.dropped()))
 
+	failed := map[string]int64{"": 0}
 	pending := map[string]proxy.Total{} // a backend that left routes.yaml is in the totals only
 	for _, b := range s.backends() {
 		ch <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, breakerState[b.Breaker], b.Name)
-		pending[b.Name] = proxy.Total{}
+		pending[b.Name], failed[b.Name] = proxy.Total{}, 0
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	if s.ready != nil {
+		full := 0.0
+		if s.ready(ctx) != nil {
+			full = 1
+		}
+		ch <- prometheus.MustNewConstMetric(fullDesc, prometheus.GaugeValue, full)
+	}
 	totals, err := s.totals(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(pendingDesc, err)
 		return
 	}
 	for _, t := range totals {
-		if t.State == proxy.Pending {
+		switch t.State {
+		case proxy.Pending:
 			pending[t.Backend] = t
+		case proxy.Failed:
+			failed[t.Backend] = t.Count
 		}
+	}
+	for name, n := range failed {
+		ch <- prometheus.MustNewConstMetric(failedDesc, prometheus.GaugeValue, float64(n), name)
 	}
 	now := time.Now()
 	for name, t := range pending {

@@ -105,15 +105,22 @@ func TestStanding(t *testing.T) {
 				{Backend: "legacy", State: proxy.Pending, Count: 7},
 				{Backend: "legacy", State: proxy.Delivered, Count: 9},
 				{Backend: "gone", State: proxy.Pending, Count: 2},
+				{State: proxy.Failed, Count: 3},
 			}, nil
 		},
 		dropped: func() int64 { return 3 },
+		ready:   func(context.Context) error { return errors.New("full") },
 	}
 	err := testutil.CollectAndCompare(s, strings.NewReader(`
 # HELP breakwater_breaker_state 0 closed, 1 half-open, 2 open.
 # TYPE breakwater_breaker_state gauge
 breakwater_breaker_state{backend="fine"} 0
 breakwater_breaker_state{backend="legacy"} 2
+# HELP breakwater_deliveries_failed Deliveries that were given up and are kept; of no backend: events that could not be read.
+# TYPE breakwater_deliveries_failed gauge
+breakwater_deliveries_failed{backend=""} 3
+breakwater_deliveries_failed{backend="fine"} 0
+breakwater_deliveries_failed{backend="legacy"} 0
 # HELP breakwater_deliveries_pending Deliveries that are owed.
 # TYPE breakwater_deliveries_pending gauge
 breakwater_deliveries_pending{backend="fine"} 0
@@ -122,7 +129,10 @@ breakwater_deliveries_pending{backend="legacy"} 7
 # HELP breakwater_history_dropped_total Delivered events that the journal has no history of, because it could not keep up.
 # TYPE breakwater_history_dropped_total counter
 breakwater_history_dropped_total 3
-`), "breakwater_breaker_state", "breakwater_deliveries_pending", "breakwater_history_dropped_total")
+# HELP breakwater_journal_full 1 while the journal takes no new events, for want of room or otherwise.
+# TYPE breakwater_journal_full gauge
+breakwater_journal_full 1
+`), "breakwater_breaker_state", "breakwater_deliveries_failed", "breakwater_journal_full", "breakwater_deliveries_pending", "breakwater_history_dropped_total")
 	if err != nil {
 		t.Error(err)
 	}

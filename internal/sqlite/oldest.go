@@ -60,7 +60,14 @@ func (o *oldest) found(backend string, seq int64) {
 	o.from[backend] = seq
 }
 
-// Totals counts the deliveries of each backend in each state, from counters that are kept with every batch.
+// unreadableMost bounds the count of events that could not be read: more than that are not counted on.
+const unreadableMost = 10_000
+
+const unreadableQuery = `SELECT count(*) FROM (
+	SELECT 1 FROM events INDEXED BY events_kept WHERE state = 3 AND state <> 0 LIMIT ?)`
+
+// Totals counts the deliveries of each backend in each state, from counters that are kept with every batch. Events that
+// are Failed without a delivery, because nobody could read them, are told under no backend, up to 10,000.
 func (d *DB) Totals(ctx context.Context) ([]proxy.Total, error) {
 	d.totals.Lock() // one look at a time: see oldest
 	defer d.totals.Unlock()
@@ -71,6 +78,13 @@ func (d *DB) Totals(ctx context.Context) ([]proxy.Total, error) {
 			return nil
 		}, `SELECT backend, state, count FROM totals WHERE count <> 0 ORDER BY backend, state`); err != nil {
 			return err
+		}
+		unreadable, err := numbers(ctx, c, unreadableQuery, unreadableMost)
+		if err != nil {
+			return err
+		}
+		if unreadable[0] > 0 {
+			out = append(out, proxy.Total{State: proxy.Failed, Count: unreadable[0]})
 		}
 		for i := range out {
 			if out[i].State == proxy.Pending {

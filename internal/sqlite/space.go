@@ -128,7 +128,9 @@ func (d *DB) checkSpace(ctx context.Context) {
 	for dropped := 0; free < s.reserve+s.reserve/8; {
 		n, err := d.dropEarly(ctx, time.Now())
 		if dropped += n; err != nil || n == 0 {
-			s.log.Warn("dropped Delivered events early", zap.Int("events", dropped), zap.Error(err))
+			if dropped > 0 || err != nil {
+				s.log.Warn("dropped Delivered events early", zap.Int("events", dropped), zap.Error(err))
+			}
 			return
 		}
 		if free, err = d.room(ctx, s.reserve); err != nil {
