@@ -22,6 +22,8 @@ func TestHint(t *testing.T) {
 		{proxy.OutcomeDelivered, 200, "", page, "success.body_not"},
 		{proxy.OutcomeSoftFailure, 200, "", page, "login or error page"},
 		{proxy.OutcomeSoftFailure, 204, "answered 204, which success.status does not accept", "", "success rules"},
+		{proxy.OutcomeSoftFailure, 200, "the answer is longer than 65536 bytes", "", "shorter body"},
+		{proxy.OutcomeReset, 0, `net/http: HTTP/1.x transport connection broken: malformed HTTP response "SSH-2.0"`, "", "does not speak HTTP"},
 		{proxy.OutcomeRedirect, 301, `answered 301 to "https://shop.example/hook/"; redirects are not followed`, "", "url to https://shop.example/hook/"},
 		{proxy.OutcomeRedirect, 302, `answered 302 to "https://shop.example/login"; redirects are not followed`, "", "login page"},
 		{proxy.OutcomeRedirect, 308, "", "", "final URL"},

@@ -188,9 +188,9 @@ func backendAttention(backends []backendView) []attention {
 	for i := range sorted {
 		out = append(out, sorted[i].attention()...)
 	}
+	rank := map[string]int{"paused": 1, "pending": 2}
+	slices.SortStableFunc(out, func(x, y attention) int { return cmp.Compare(rank[x.Class], rank[y.Class]) })
 	if more := len(out) - failingShown; more > 0 {
-		rank := map[string]int{"paused": 1, "pending": 2}
-		slices.SortStableFunc(out, func(x, y attention) int { return cmp.Compare(rank[x.Class], rank[y.Class]) })
 		out = append(out[:failingShown:failingShown], attention{
 			Class: "pending", Text: fmt.Sprintf("%d more.", more), Link: "/backends", Label: "See the backends",
 		})

@@ -143,6 +143,26 @@ func TestShowQuarantine(t *testing.T) {
 	golden(t, "quarantine", shown(t, 0, func(s screen) error { return quarantineTable(s, items).write(s) }))
 }
 
+func TestNext(t *testing.T) {
+	t.Parallel()
+	s := screen{now: time.Now()}
+	for why, want := range map[string]string{
+		"lease": "trying now", "breaker": "when the breaker lets it", "paused": "paused", "rate": "now, rate",
+	} {
+		if got := s.next(admin.Delivery{State: "pending", Why: why}); got != want {
+			t.Errorf("%s: %q, want %q", why, got, want)
+		}
+	}
+}
+
+func TestEventThatNoRouteTakes(t *testing.T) {
+	t.Parallel()
+	got := advice(screen{}, admin.EventDetail{Event: admin.Event{Seq: 7, State: "failed", Reason: "unparseable"}, NeedsBackend: true})
+	if !strings.Contains(got, "breakwater resend 7 --backend NAME") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestTailLines(t *testing.T) {
 	t.Parallel()
 	messages := []struct {
