@@ -46,7 +46,7 @@ setup: ## Install what the tests need (as root on Debian), or say what is missin
 
 .PHONY: test
 test: setup ## Run everything: in-process tests with the race detector, then the release binary, end to end and killed
-	go test -count=1 $(RACE) $$(go list ./... | grep -vE '/internal/(e2e|crash)$$')
+	go test -count=1 -timeout 20m $(RACE) $$(go list ./... | grep -vE '/internal/(e2e|crash)$$')
 	@$(MAKE) --no-print-directory build
 	BREAKWATER_BIN=$(CURDIR)/$(BIN) go test -count=1 ./internal/e2e ./internal/crash
 
