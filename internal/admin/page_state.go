@@ -64,7 +64,7 @@ func (a *api) sourcesPage(w http.ResponseWriter, r *http.Request) {
 			Source: s, Verified: v.when(s.LastVerifiedAt.Time), Answered: v.when(s.LastAnsweredAt.Time), Failed: v.when(s.LastFailureAt.Time),
 			NoMatch: v.when(s.NoMatchSince.Time), State: stateView{"delivered", "Working"},
 		}
-		if s.LastVerifiedAt.IsZero() { // then it is the gateway's start
+		if s.LastVerifiedAt.Before(a.Feed.started) { // then LastAnsweredAt is the gateway's start
 			row.Answered = moment{}
 		}
 		switch {
