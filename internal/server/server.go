@@ -109,7 +109,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	s.admin = s.newAdmin()
 	s.metrics.expect(file.Proxy)
 	s.metrics.registry.MustRegister(standing{
-		backends: s.gateway.Backends, totals: s.journal.Totals,
+		backends: s.gateway.Backends, totals: s.journal.Totals, ready: s.journal.Ready,
 		dropped: func() int64 { return s.metrics.dropped.Load() + s.journal.HistoryDropped() },
 	}, quarantined{s.quarantine.Stats})
 	if file.TLS.CertFile != "" {
