@@ -249,7 +249,9 @@ func testAppendWithoutDeliveries(t *testing.T, h *harness) {
 		state  proxy.State
 		reason string
 	}{
-		{proxy.Ignored, proxy.ReasonRule}, {proxy.Ignored, proxy.ReasonNoRoute}, {proxy.Ignored, proxy.ReasonPing},
+		{proxy.Ignored, proxy.ReasonRule},
+		{proxy.Ignored, proxy.ReasonNoRoute},
+		{proxy.Ignored, proxy.ReasonPing},
 		{proxy.Failed, proxy.ReasonUnparseable},
 	} {
 		e := event(i)
