@@ -58,11 +58,11 @@ crash: ## Kill the gateway ROUNDS times under load and see that nothing acknowle
 bench: ## Measure the gateway against bare handlers and nginx
 	go run ./internal/bench $(ARGS)
 
-# tidy -e: a test of modernc.org/sqlite asks for a version of google/pprof that not every module proxy has.
 .PHONY: million
 million: ## Test the journal with a million events; takes minutes
 	BREAKWATER_MILLION=1 go test -count=1 -v -run Million -timeout 30m ./internal/sqlite
 
+# tidy -e: a test of modernc.org/sqlite asks for a version of google/pprof that not every module proxy has.
 .PHONY: lint
 lint: ## Check vet, staticcheck, gofumpt, import floors and go.mod
 	go vet ./...
