@@ -91,7 +91,7 @@ func (a *api) detail(ctx context.Context, k proxy.Known, attempts []proxy.Attemp
 // countSiblings counts the events of the same object, if that is quick. Without the figures the event is still worth
 // showing.
 func (a *api) countSiblings(ctx context.Context, k proxy.Known, d *EventDetail) {
-	ctx, cancel := context.WithTimeout(ctx, 25*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	same := proxy.Filter{Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account}
 	n, err := a.Journal.Count(ctx, same)

@@ -24,7 +24,7 @@ const (
 // the state of that backend's delivery.
 func (d *DB) Events(ctx context.Context, f proxy.Filter) (proxy.Page, error) {
 	budget := listTime
-	if f.Query != "" {
+	if f.Query != "" && !idShape.MatchString(f.Query) {
 		budget = textTime
 	}
 	p, _, err := d.page(ctx, f, budget)
