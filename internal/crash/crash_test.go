@@ -30,10 +30,14 @@ func TestNothingAnsweredIsLost(t *testing.T) {
 	}
 }
 
-// The test above means something only if it sees a gateway that answers too early.
+// The test above means something only if it sees a gateway that answers too early. Whether a kill falls between such an
+// answer and its commit is chance: about ten events a round are lost, seldom none in a whole run.
 func TestControlLosesEvents(t *testing.T) {
-	r := short(t, true)
-	if err := r.verdict(true); err != nil {
-		t.Error(err)
+	var err error
+	for range 3 {
+		if err = short(t, true).verdict(true); err == nil {
+			return
+		}
 	}
+	t.Error(err)
 }
