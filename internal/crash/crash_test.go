@@ -31,7 +31,7 @@ func TestNothingAnsweredIsLost(t *testing.T) {
 }
 
 // The test above means something only if it sees a gateway that answers too early. Whether a kill falls between such an
-// answer and its commit is chance: about ten events a round are lost, seldom none in a whole run.
+// answer and its commit is chance: a few events a round are lost, seldom none in a whole run.
 func TestControlLosesEvents(t *testing.T) {
 	var err error
 	for range 3 {
