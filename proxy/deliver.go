@@ -216,7 +216,7 @@ func (g *Gateway) store(x *exchange, entry Entry) (int64, error) {
 	now := time.Now()
 	ctx, cancel := context.WithDeadline(context.Background(), later(x.start.Add(x.InlineTimeout), now.Add(journalShare/2)))
 	defer cancel()
-	seq, err := g.journal.Append(ctx, now, entry)
+	seq, err := g.journal.Append(ctx, entry)
 	if err != nil {
 		g.log.Error("append event: Stripe is asked to come again; free the disk or see the journal's error",
 			zap.String(keyEventID, x.event.ID), zap.String(keySource, x.event.Source), zap.Error(err))
@@ -254,7 +254,7 @@ func (x *exchange) stored(match Match, entry Entry, err error) (fate, verdict) {
 func (g *Gateway) record(entry Entry) {
 	now := time.Now()
 	for until := now.Add(recordWait); ; {
-		err := g.journal.Record(now, entry)
+		err := g.journal.Record(entry)
 		if err == nil {
 			return
 		}
@@ -298,7 +298,7 @@ func (g *Gateway) finish(x *exchange, fl *flight, calls []*inlineCall, entry Ent
 			continue
 		}
 		s := c.settlement(seq)
-		if err := g.journal.Settle(context.Background(), time.Now(), s); err != nil && !c.b.settleLater(s, err) {
+		if err := g.journal.Settle(context.Background(), s); err != nil && !c.b.settleLater(s, err) {
 			g.lostResult(x.event, c.Backend, err)
 		}
 		if s.State == Pending {
@@ -310,7 +310,7 @@ func (g *Gateway) finish(x *exchange, fl *flight, calls []*inlineCall, entry Ent
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), journalShare)
 	defer cancel()
-	if _, err := g.journal.Append(ctx, time.Now(), entry); err != nil {
+	if _, err := g.journal.Append(ctx, entry); err != nil {
 		g.lostResult(x.event, "", err)
 		return
 	}

@@ -23,7 +23,7 @@ func (w *world) seed(id string, received, answered time.Time, ds ...proxy.Delive
 		d.Turn = max(d.Turn, 1)
 		e.Deliveries = append(e.Deliveries, proxy.EntryDelivery{Delivery: d})
 	}
-	if _, err := w.journal.Append(w.t.Context(), time.Now(), e); err != nil {
+	if _, err := w.journal.Append(w.t.Context(), e); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -359,7 +359,7 @@ func TestARepeatOfWhatFailedAtABackendThatIsGone(t *testing.T) {
 	inBubble(t, apps{"fresh": fresh}, nil, func(t *testing.T, w *world) {
 		e := &proxy.Event{Source: "main", ID: "evt_1", Type: "invoice.paid", Received: time.Now(), Body: event("evt_1", "invoice.paid")}
 		d := proxy.Delivery{Backend: "old", State: proxy.Failed, Turn: 1, Attempts: 10}
-		if _, err := w.journal.Append(t.Context(), time.Now(), proxy.Entry{Event: e, Deliveries: []proxy.EntryDelivery{{Delivery: d}}}); err != nil {
+		if _, err := w.journal.Append(t.Context(), proxy.Entry{Event: e, Deliveries: []proxy.EntryDelivery{{Delivery: d}}}); err != nil {
 			t.Fatal(err)
 		}
 		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, "")

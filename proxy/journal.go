@@ -32,21 +32,21 @@ type Journal interface {
 	// have known of the turns before, and owes it. The stored body and Answered stay, unless the entry opens a later
 	// turn: then the body received with it is kept, and Answered is what the entry says.
 	// When ctx ends before the commit, the error says nothing about whether the entry is stored.
-	Append(ctx context.Context, now time.Time, e Entry) (int64, error)
+	Append(ctx context.Context, e Entry) (int64, error)
 
 	// Record takes an entry as history and writes it behind. It does not wait for storage; a crash may lose it, so it
 	// is only for events that every backend has answered 2xx, and for notes such as Answered. It merges like Append.
 	// It returns ErrBusy when its buffer is full; any other error means that waiting does not help.
-	Record(now time.Time, e Entry) error
+	Record(e Entry) error
 
-	// Lease takes up to n Pending deliveries of a backend that are due and not leased, those due longest first, until
-	// now+ttl. When it returns fewer than n it also says when to look again: the earliest due time or end of a lease,
-	// zero when nothing is Pending. Its cost does not depend on how much is Pending.
-	Lease(ctx context.Context, now time.Time, backend string, n int, ttl time.Duration) ([]Leased, time.Time, error)
+	// Lease takes what r asks for: Pending deliveries that are due and not leased, those due longest first. When it
+	// returns fewer than r.Most it also says when to look again: the earliest due time or end of a lease, zero when
+	// nothing is Pending. Its cost does not depend on how much is Pending.
+	Lease(ctx context.Context, r LeaseRequest) (leased []Leased, again time.Time, err error)
 
 	// Settle ends leases, and returns after stable storage. A settlement whose turn or token is not the current one
 	// changes nothing; ErrLeaseLost is then returned, and the others still apply.
-	Settle(ctx context.Context, now time.Time, s ...Settlement) error
+	Settle(ctx context.Context, s ...Settlement) error
 
 	// Resend asks for deliveries again, in one step: Delivered and Failed start a new turn, due now; a waiting one
 	// becomes due now; a leased one is left alone. A backend that the event has no delivery for gets one.
@@ -56,7 +56,6 @@ type Journal interface {
 // Known is what a journal knows of an event.
 type Known struct {
 	Event      Event // without Body and headers
-	Size       int64 // of the body in bytes, for those who list events; Find may leave it 0
 	State      State // of the event as a whole: failed if any delivery failed, else pending if any is, else delivered or ignored
 	Reason     string
 	Answered   time.Time // when a 2xx was fully written to Stripe; zero: unknown or not
@@ -77,6 +76,14 @@ type Entry struct {
 type EntryDelivery struct {
 	Delivery
 	Attempt *Attempt
+}
+
+// LeaseRequest says which deliveries Lease takes, and for how long.
+type LeaseRequest struct {
+	Backend string
+	Now     time.Time     // what is due at this time can be leased
+	Most    int           // deliveries
+	For     time.Duration // the lease ends at Now+For
 }
 
 // Leased is a delivery taken by Lease, with its whole event.
@@ -134,42 +141,4 @@ func SettleRelease(l Leased, due time.Time) Settlement {
 
 func settle(l Leased, st State, a *Attempt) Settlement {
 	return Settlement{Seq: l.Event.Seq, Backend: l.Backend, Turn: l.Turn, Token: l.Token, State: st, Attempt: a}
-}
-
-// Filter chooses events to read. Zero fields choose all.
-type Filter struct {
-	State    State
-	Type     string // glob
-	Backend  string
-	Source   string
-	Account  string
-	Object   string
-	Customer string
-	ID       string
-	Query    string    // an id of the event, its object, customer or account; any other text is looked for in the bodies
-	Since    time.Time // received at or after
-	Until    time.Time // received before
-	Before   int64     // only events with a smaller Seq: the cursor, as lists are newest first
-	Limit    int       // at most this many; 0 means 50
-}
-
-// Page is a part of a list of events, newest first.
-type Page struct {
-	Events   []Known
-	Next     int64     // what to put into Filter.Before to go on; 0: nothing is left
-	LookedTo time.Time // when a search ended early: what was received since then was looked at; zero otherwise
-}
-
-// AuditEntry is one change that somebody made.
-type AuditEntry struct {
-	At                    time.Time
-	Actor, Action, Detail string
-}
-
-// Total counts the deliveries of one backend in one state.
-type Total struct {
-	Backend string
-	State   State
-	Count   int64
-	Oldest  time.Time // when the oldest Pending event was received; zero for other states
 }

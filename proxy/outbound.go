@@ -141,7 +141,7 @@ func (g *Gateway) drainOnce(ctx context.Context, b *backend, n int) (got int, ag
 	ttl := b.target.Load().Timeout + leaseSlack
 	var all []Leased
 	for _, name := range b.names() {
-		leased, next, err := g.journal.Lease(ctx, now, name, n-len(all), ttl)
+		leased, next, err := g.journal.Lease(ctx, LeaseRequest{Backend: name, Now: now, Most: n - len(all), For: ttl})
 		if err != nil {
 			if ctx.Err() == nil {
 				g.log.Error("lease", zap.String(keyBackend, name), zap.Error(err))
@@ -369,7 +369,7 @@ func (b *backend) settleLater(s Settlement, err error) bool {
 // unsettled is sent again when its lease ends: at least once.
 func (g *Gateway) settleAll(b *backend, batch []Settlement) {
 	for {
-		err := g.journal.Settle(context.Background(), time.Now(), batch...)
+		err := g.journal.Settle(context.Background(), batch...)
 		switch {
 		case err == nil:
 			return

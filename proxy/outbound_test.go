@@ -140,7 +140,7 @@ func TestADeadBackendsBacklogHoldsUpNoOther(t *testing.T) {
 		for i := range 20_000 {
 			ev := &proxy.Event{Source: "main", ID: fmt.Sprintf("evt_dead_%d", i), Type: "invoice.paid", Body: []byte("{}"), Received: time.Now()}
 			d := proxy.Delivery{Backend: "dead", State: proxy.Pending, Turn: 1, Due: time.Now()}
-			if _, err := w.journal.Append(t.Context(), time.Now(), proxy.Entry{Event: ev, Deliveries: []proxy.EntryDelivery{{Delivery: d}}}); err != nil {
+			if _, err := w.journal.Append(t.Context(), proxy.Entry{Event: ev, Deliveries: []proxy.EntryDelivery{{Delivery: d}}}); err != nil {
 				t.Fatal(err)
 			}
 		}

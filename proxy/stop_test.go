@@ -101,8 +101,8 @@ type lateLease struct {
 	gate chan struct{}
 }
 
-func (j lateLease) Lease(_ context.Context, now time.Time, backend string, n int, ttl time.Duration) ([]proxy.Leased, time.Time, error) {
-	l, next, err := j.Memory.Lease(context.Background(), now, backend, n, ttl)
+func (j lateLease) Lease(_ context.Context, r proxy.LeaseRequest) ([]proxy.Leased, time.Time, error) {
+	l, next, err := j.Memory.Lease(context.Background(), r)
 	<-j.gate
 	return l, next, err
 }

@@ -18,41 +18,19 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// Reader reads what the journal holds. Unknown events are proxy.ErrNotFound.
-type Reader interface {
-	// Events returns a page of the events that f chooses, in bounded time.
-	Events(ctx context.Context, f proxy.Filter) (proxy.Page, error)
-	// Count counts all the events that f chooses; ctx bounds how long it takes.
-	Count(ctx context.Context, f proxy.Filter) (int64, error)
-	// Event returns one event with its attempts, oldest first within a backend.
-	Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error)
-	// Lookup returns every event with Stripe's id, over all sources.
-	Lookup(ctx context.Context, id string) ([]proxy.Known, error)
-	// Body returns the bytes that Stripe sent.
-	Body(ctx context.Context, seq int64) ([]byte, error)
-	// Totals counts deliveries by backend and state, from counters.
-	Totals(ctx context.Context) ([]proxy.Total, error)
-}
-
 // Journal is what the API asks of a database.
 type Journal interface {
-	Reader
-	jobStore
+	journal.Reader
+	journal.Jobs
+	journal.Notes
+	journal.Auditor
+	journal.Backuper
 	// Ready returns nil while new events are taken, else why not, from the first moment on.
 	Ready(ctx context.Context) error
-	// Notes returns the notes whose keys begin with prefix, by key.
-	Notes(ctx context.Context, prefix string) (map[string]string, error)
-	// SetNote puts a note on stable storage. An empty value is no note.
-	SetNote(ctx context.Context, key, value string) error
-	// Audit puts a row into the trail of changes.
-	Audit(ctx context.Context, at time.Time, actor, action, detail string) error
-	// AuditTrail returns the newest rows, newest first.
-	AuditTrail(ctx context.Context, limit int) ([]proxy.AuditEntry, error)
-	// Backup copies the database, as it is at one moment, to a file that must not be there yet.
-	Backup(ctx context.Context, path string, progress func(done, total int64)) error
 }
 
 // Gateway is what the API needs of a proxy.Gateway.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -96,7 +97,7 @@ func TestListGoesOnByCursor(t *testing.T) {
 func TestListFilters(t *testing.T) {
 	t.Parallel()
 	day := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
-	for query, want := range map[string]proxy.Filter{
+	for query, want := range map[string]journal.Filter{
 		"":                           {Limit: 50},
 		"state=failed&backend=b":     {State: proxy.Failed, Backend: "b", Limit: 50},
 		"type=invoice.*&source=s":    {Type: "invoice.*", Source: "s", Limit: 50},

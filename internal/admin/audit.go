@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/breakwater-gateway/breakwater/proxy"
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
 type actorKey struct{}
@@ -29,7 +29,7 @@ func (a *api) audit(ctx context.Context, action, detail string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	fields := []zap.Field{zap.String("actor", actor), zap.String("action", action), zap.String("detail", detail)}
-	if err := a.Journal.Audit(ctx, time.Now(), actor, action, detail); err != nil {
+	if err := a.Journal.Audit(ctx, journal.AuditEntry{At: time.Now(), Actor: actor, Action: action, Detail: detail}); err != nil {
 		a.Log.Error("change without an audit row", append(fields, zap.Error(err))...)
 		return
 	}
@@ -63,7 +63,7 @@ func (a *api) listAudit(ctx context.Context, in *auditInput) (*auditOutput, erro
 	return &auditOutput{AuditList{wireAudit(entries)}}, nil
 }
 
-func wireAudit(entries []proxy.AuditEntry) []AuditEntry {
+func wireAudit(entries []journal.AuditEntry) []AuditEntry {
 	list := make([]AuditEntry, len(entries))
 	for i, e := range entries {
 		list[i] = AuditEntry{Time{e.At}, e.Actor, e.Action, e.Detail}

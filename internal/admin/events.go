@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -67,7 +68,7 @@ func (a *api) getEvent(ctx context.Context, in *eventInput) (*eventOutput, error
 	return &eventOutput{a.detail(ctx, k, attempts)}, nil
 }
 
-func (a *api) detail(ctx context.Context, k proxy.Known, attempts []proxy.Attempt) EventDetail {
+func (a *api) detail(ctx context.Context, k journal.Stored, attempts []proxy.Attempt) EventDetail {
 	d := EventDetail{Event: a.event(k, time.Now()), AnsweredAt: Time{k.Answered}, Attempts: make([]Attempt, len(attempts))}
 	d.NeedsBackend = len(k.Deliveries) == 0 && len(a.Match(&k.Event).To) == 0
 	for i, t := range attempts {
@@ -90,10 +91,10 @@ func (a *api) detail(ctx context.Context, k proxy.Known, attempts []proxy.Attemp
 
 // countSiblings counts the events of the same object, if that is quick. Without the figures the event is still worth
 // showing.
-func (a *api) countSiblings(ctx context.Context, k proxy.Known, d *EventDetail) {
+func (a *api) countSiblings(ctx context.Context, k journal.Stored, d *EventDetail) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
-	same := proxy.Filter{Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account}
+	same := journal.Filter{Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account}
 	n, err := a.Journal.Count(ctx, same)
 	if err == nil {
 		d.OtherEvents = max(0, n-1)
@@ -157,7 +158,7 @@ func (a *api) resend(ctx context.Context, in *resendInput) (*resendOutput, error
 	if in.Body != nil {
 		backends = in.Body.Backends
 	}
-	done, err := a.Gateway.Resend(ctx, k, backends...)
+	done, err := a.Gateway.Resend(ctx, k.Known, backends...)
 	if errors.Is(err, proxy.ErrNoBackend) {
 		return nil, huma.Error422UnprocessableEntity(err.Error())
 	}
@@ -175,24 +176,25 @@ func (a *api) resend(ctx context.Context, in *resendInput) (*resendOutput, error
 }
 
 // one finds the event that id names: seq:N, or Stripe's id where only one event has it.
-func (a *api) one(ctx context.Context, id string) (proxy.Known, []proxy.Attempt, error) {
+func (a *api) one(ctx context.Context, id string) (journal.Stored, []proxy.Attempt, error) {
 	if digits, ok := strings.CutPrefix(id, "seq:"); ok {
 		seq, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil || seq < 1 {
-			return proxy.Known{}, nil, huma.Error404NotFound("no such event: seq: needs the event's number")
+			return journal.Stored{}, nil, huma.Error404NotFound("no such event: seq: needs the event's number")
 		}
 		k, attempts, err := a.Journal.Event(ctx, seq)
 		if err != nil {
-			return proxy.Known{}, nil, a.fail("read event", err)
+			return journal.Stored{}, nil, a.fail("read event", err)
 		}
 		return k, attempts, nil
 	}
-	found, err := a.Journal.Lookup(ctx, id)
+	page, err := a.Journal.Events(ctx, journal.Filter{ID: id})
+	found := page.Events
 	switch {
 	case err != nil:
-		return proxy.Known{}, nil, a.fail("look up event", err)
+		return journal.Stored{}, nil, a.fail("look up event", err)
 	case len(found) == 0:
-		return proxy.Known{}, nil, a.fail("look up event", proxy.ErrNotFound)
+		return journal.Stored{}, nil, a.fail("look up event", proxy.ErrNotFound)
 	case len(found) > 1:
 		several := make([]error, len(found))
 		for i, k := range found {
@@ -201,7 +203,7 @@ func (a *api) one(ctx context.Context, id string) (proxy.Known, []proxy.Attempt,
 				Message: fmt.Sprintf("source %s, received %s", k.Event.Source, k.Event.Received.UTC().Format(time.RFC3339)),
 			}
 		}
-		return proxy.Known{}, nil, huma.Error409Conflict("several events have this id: choose one by seq:N", several...)
+		return journal.Stored{}, nil, huma.Error409Conflict("several events have this id: choose one by seq:N", several...)
 	}
 	return a.one(ctx, fmt.Sprintf("seq:%d", found[0].Event.Seq))
 }

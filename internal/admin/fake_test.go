@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -18,7 +19,7 @@ import (
 type fakes struct {
 	unreadable int64
 	mu         sync.Mutex
-	events     []proxy.Known // newest first
+	events     []journal.Stored // newest first
 	tries      []proxy.Attempt
 	body       []byte
 	err        error // of every read
@@ -26,7 +27,7 @@ type fakes struct {
 	ready      error
 	reload     error
 
-	filter  proxy.Filter
+	filter  journal.Filter
 	slow    bool      // counting takes for ever
 	looked  time.Time // what a list looked to
 	resent  []string
@@ -40,17 +41,17 @@ type fakes struct {
 	feed    *Feed
 }
 
-func (f *fakes) Events(_ context.Context, filter proxy.Filter) (proxy.Page, error) {
+func (f *fakes) Events(_ context.Context, filter journal.Filter) (journal.Page, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.filter = filter
 	if f.err != nil {
-		return proxy.Page{}, f.err
+		return journal.Page{}, f.err
 	}
 	limit := cmpOr(filter.Limit, 50)
-	p := proxy.Page{LookedTo: f.looked}
+	p := journal.Page{LookedTo: f.looked}
 	for _, k := range f.events {
-		if filter.Before != 0 && k.Event.Seq >= filter.Before || filter.State != "" && k.State != filter.State ||
+		if filter.Before != 0 && k.Event.Seq >= filter.Before || filter.State != "" && k.State != filter.State || filter.ID != "" && k.Event.ID != filter.ID ||
 			!filter.Until.IsZero() && !k.Event.Received.Before(filter.Until) {
 			continue
 		}
@@ -70,7 +71,7 @@ func cmpOr(a, b int) int {
 	return b
 }
 
-func (f *fakes) Count(ctx context.Context, filter proxy.Filter) (int64, error) {
+func (f *fakes) Count(ctx context.Context, filter journal.Filter) (int64, error) {
 	f.mu.Lock()
 	slow := f.slow
 	f.mu.Unlock()
@@ -83,7 +84,7 @@ func (f *fakes) Count(ctx context.Context, filter proxy.Filter) (int64, error) {
 	return int64(len(p.Events)), err
 }
 
-func (f *fakes) Event(_ context.Context, seq int64) (proxy.Known, []proxy.Attempt, error) {
+func (f *fakes) Event(_ context.Context, seq int64) (journal.Stored, []proxy.Attempt, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, k := range f.events {
@@ -91,24 +92,15 @@ func (f *fakes) Event(_ context.Context, seq int64) (proxy.Known, []proxy.Attemp
 			return k, f.tries, f.err
 		}
 	}
-	return proxy.Known{}, nil, proxy.ErrNotFound
-}
-
-func (f *fakes) Lookup(_ context.Context, id string) (found []proxy.Known, err error) {
-	for _, k := range f.events {
-		if k.Event.ID == id {
-			found = append(found, k)
-		}
-	}
-	return found, f.err
+	return journal.Stored{}, nil, proxy.ErrNotFound
 }
 
 func (f *fakes) Body(context.Context, int64) ([]byte, error) { return f.body, f.err }
 
 func (f *fakes) Ready(context.Context) error { return f.ready }
 
-func (f *fakes) Totals(context.Context) ([]proxy.Total, error) {
-	return []proxy.Total{
+func (f *fakes) Totals(context.Context) ([]journal.Total, error) {
+	return []journal.Total{
 		{State: proxy.Failed, Count: f.unreadable},
 		{Backend: "gone", State: proxy.Pending, Count: 2, Oldest: start.Add(-time.Hour)},
 		{Backend: "legacy", State: proxy.Delivered, Count: 40},
@@ -155,10 +147,10 @@ func (f *fakes) LoadJobs(context.Context) (map[int64][]byte, error) {
 	return maps.Clone(f.jobs), f.err
 }
 
-func (f *fakes) Audit(_ context.Context, _ time.Time, actor, action, detail string) error {
+func (f *fakes) Audit(_ context.Context, e journal.AuditEntry) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.trail = append(f.trail, actor+": "+action+": "+detail)
+	f.trail = append(f.trail, e.Actor+": "+e.Action+": "+e.Detail)
 	return f.err
 }
 
@@ -168,8 +160,8 @@ func (f *fakes) audited() string {
 	return strings.Join(f.trail, "\n")
 }
 
-func (f *fakes) AuditTrail(context.Context, int) ([]proxy.AuditEntry, error) {
-	return []proxy.AuditEntry{{At: start, Actor: "token", Action: "pause", Detail: "legacy"}}, f.err
+func (f *fakes) AuditTrail(context.Context, int) ([]journal.AuditEntry, error) {
+	return []journal.AuditEntry{{At: start, Actor: "token", Action: "pause", Detail: "legacy"}}, f.err
 }
 
 func (f *fakes) Backup(ctx context.Context, path string, progress func(done, total int64)) error {
@@ -280,21 +272,21 @@ func newFakes() *fakes {
 			Backend: "legacy", Turn: 1, N: 1, Started: at, Duration: 1500 * time.Millisecond, Status: 503, Outcome: "status_5xx",
 			Error: "503 Service Unavailable", Trigger: proxy.TriggerInline, Excerpt: "down",
 		}},
-		events: []proxy.Known{
-			{Event: proxy.Event{Seq: 4, Source: "other", ID: "evt_twice", Received: at}, State: proxy.Delivered},
-			{Event: proxy.Event{Seq: 3, Source: "main", ID: "evt_twice", Received: at}, State: proxy.Delivered},
-			{
+		events: []journal.Stored{
+			{Known: proxy.Known{Event: proxy.Event{Seq: 4, Source: "other", ID: "evt_twice", Received: at}, State: proxy.Delivered}},
+			{Known: proxy.Known{Event: proxy.Event{Seq: 3, Source: "main", ID: "evt_twice", Received: at}, State: proxy.Delivered}},
+			{Size: 2048, Known: proxy.Known{
 				Event: proxy.Event{
 					Seq: 2, Source: "main", ID: "evt_1", Type: "invoice.paid", Account: "acct_1", APIVersion: "2023-10-16",
 					Object: "in_1", Customer: "cus_1", Livemode: true, Created: at.Truncate(time.Second), Received: at,
 				},
-				Size: 2048, State: proxy.Pending,
+				State: proxy.Pending,
 				Deliveries: []proxy.Delivery{
 					{Backend: "legacy", State: proxy.Pending, Turn: 1, Attempts: 1, Due: at.Add(time.Minute), Status: 503, Outcome: "status_5xx"},
 					{Backend: "node", State: proxy.Delivered, Turn: 1, Attempts: 1, Status: 200, Outcome: "delivered"},
 				},
-			},
-			{Event: proxy.Event{Seq: 1, Source: "main", ID: "evt_0"}, State: proxy.Ignored, Reason: proxy.ReasonRule},
+			}},
+			{Known: proxy.Known{Event: proxy.Event{Seq: 1, Source: "main", ID: "evt_0"}, State: proxy.Ignored, Reason: proxy.ReasonRule}},
 		},
 	}
 }

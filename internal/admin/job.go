@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
 // Job is a piece of work that takes longer than a request.
@@ -52,13 +54,6 @@ type jobDoc struct {
 	Seqs   []int64 `json:"seqs,omitempty"` // of a resend by list
 }
 
-// jobStore keeps jobs over a restart.
-type jobStore interface {
-	// SaveJob keeps a job's document; id 0 is a new one. It returns the id. The last 100 are kept.
-	SaveJob(ctx context.Context, id int64, doc []byte) (int64, error)
-	LoadJobs(ctx context.Context) (map[int64][]byte, error)
-}
-
 // task is a job at work.
 type task struct {
 	mu   sync.Mutex
@@ -77,7 +72,7 @@ func (t *task) snapshot() jobDoc { return t.update(func(*jobDoc) {}) }
 
 // jobs runs jobs, each in its goroutine, and has the journal keep how far they came.
 type jobs struct {
-	store jobStore
+	store journal.Jobs
 	log   *zap.Logger
 	kinds map[string]func(context.Context, *task) error // returns nil when done; its ctx ends when it is stopped
 
@@ -96,7 +91,7 @@ var (
 	errStopped  = errors.New("stopped")
 )
 
-func newJobs(store jobStore, log *zap.Logger) *jobs {
+func newJobs(store journal.Jobs, log *zap.Logger) *jobs {
 	return &jobs{store: store, log: log, tasks: map[int64]*task{}, created: make(chan *task, maxJobs)}
 }
 

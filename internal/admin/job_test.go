@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -24,17 +25,17 @@ func manyFailed(n int) (f *fakes, resent map[int64]int) {
 	f, resent = newFakes(), map[int64]int{}
 	f.events = nil
 	for seq := int64(n); seq > 0; seq-- {
-		f.events = append(f.events, proxy.Known{
+		f.events = append(f.events, journal.Stored{Known: proxy.Known{
 			Event: proxy.Event{Seq: seq, ID: fmt.Sprintf("evt_%d", seq), Received: time.Now().Add(-time.Hour)}, State: proxy.Failed,
 			Deliveries: []proxy.Delivery{{Backend: "legacy", State: proxy.Failed, Turn: 1}, {Backend: "node", State: proxy.Delivered, Turn: 1}},
-		})
+		}})
 	}
 	f.resends = func(k proxy.Known, backends []string) error {
 		if !slices.Equal(backends, []string{"legacy"}) {
 			return fmt.Errorf("resent to %v, want the one that failed", backends)
 		}
 		resent[k.Event.Seq]++
-		stored := &f.events[slices.IndexFunc(f.events, func(e proxy.Known) bool { return e.Event.Seq == k.Event.Seq })]
+		stored := &f.events[slices.IndexFunc(f.events, func(e journal.Stored) bool { return e.Event.Seq == k.Event.Seq })]
 		stored.Deliveries = []proxy.Delivery{{Backend: "legacy", State: proxy.Pending, Turn: 2, TurnStarted: time.Now()}}
 		return nil
 	}
@@ -83,7 +84,7 @@ func TestResendByFilter(t *testing.T) {
 		defer stop()
 		job := begin(t, s, allFailed)
 		f.mu.Lock()
-		f.events = append([]proxy.Known{{Event: proxy.Event{Seq: 251, Received: time.Now()}, State: proxy.Failed}}, f.events...)
+		f.events = append([]journal.Stored{{Known: proxy.Known{Event: proxy.Event{Seq: 251, Received: time.Now()}, State: proxy.Failed}}}, f.events...)
 		f.mu.Unlock()
 		time.Sleep(time.Minute)
 		got := s.job(t, job.ID)
@@ -273,11 +274,11 @@ func TestJobsAtOnce(t *testing.T) {
 func TestWhereABulkResendGoes(t *testing.T) {
 	t.Parallel()
 	began := start
-	k := proxy.Known{Deliveries: []proxy.Delivery{
+	k := journal.Stored{Known: proxy.Known{Deliveries: []proxy.Delivery{
 		{Backend: "a", State: proxy.Failed, Turn: 1, TurnStarted: began.Add(-time.Hour)},
 		{Backend: "b", State: proxy.Delivered, Turn: 2, TurnStarted: began.Add(-time.Minute)},
 		{Backend: "c", State: proxy.Pending, Turn: 2, TurnStarted: began.Add(time.Millisecond)}, // this job did that
-	}}
+	}}}
 	for _, tt := range []struct {
 		filter   *Filter
 		backends []string

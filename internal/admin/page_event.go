@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -71,7 +72,7 @@ func (a *api) eventPage(w http.ResponseWriter, r *http.Request) {
 	}
 	k, attempts, err := a.one(r.Context(), id)
 	if err != nil {
-		if found, lookup := a.Journal.Lookup(r.Context(), id); lookup == nil && len(found) > 1 {
+		if page, listErr := a.Journal.Events(r.Context(), journal.Filter{ID: id}); listErr == nil && len(page.Events) > 1 {
 			http.Redirect(w, r, "/events?"+url.Values{"q": {id}}.Encode(), http.StatusSeeOther)
 			return
 		}
@@ -119,11 +120,11 @@ func (a *api) eventPage(w http.ResponseWriter, r *http.Request) {
 }
 
 // relatives fills in the events of the same object.
-func (a *api) relatives(ctx context.Context, v *view, o *oneView, k proxy.Known) error {
+func (a *api) relatives(ctx context.Context, v *view, o *oneView, k journal.Stored) error {
 	if k.Event.Object == "" {
 		return nil
 	}
-	page, err := a.Journal.Events(ctx, proxy.Filter{
+	page, err := a.Journal.Events(ctx, journal.Filter{
 		Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account, Limit: siblings,
 	})
 	if err != nil {
@@ -140,7 +141,7 @@ func (a *api) relatives(ctx context.Context, v *view, o *oneView, k proxy.Known)
 }
 
 // timeline is what happened to an event, in order, and what is to come.
-func (a *api) timeline(v *view, k proxy.Known, attempts []proxy.Attempt) []stepView {
+func (a *api) timeline(v *view, k journal.Stored, attempts []proxy.Attempt) []stepView {
 	steps := []stepView{{Kind: "received", at: k.Event.Received, At: v.when(k.Event.Received), Text: "Received from Stripe"}}
 	for _, t := range attempts {
 		s := stepView{

@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -82,8 +83,8 @@ type deliveryView struct {
 var filterNames = []string{"state", "type", "backend", "source", "account", "object", "customer", "since", "until", "q"}
 
 // pageFilter reads a filter from a URL. It takes what people write: dates without a zone are in the browser's.
-func (v *view) pageFilter(q url.Values) (proxy.Filter, error) {
-	f := proxy.Filter{
+func (v *view) pageFilter(q url.Values) (journal.Filter, error) {
+	f := journal.Filter{
 		State: proxy.State(q.Get("state")), Type: q.Get("type"), Backend: q.Get("backend"), Source: q.Get("source"),
 		Account: q.Get("account"), Object: q.Get("object"), Customer: q.Get("customer"),
 		Query: strings.TrimSpace(q.Get("q")), Limit: pageSize,
@@ -186,7 +187,7 @@ func (a *api) eventsPage(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, k := range found {
 		row := a.row(&v, k)
-		row.Gone = q.Has("shown") && !slices.ContainsFunc(page.Events, func(p proxy.Known) bool { return p.Event.Seq == k.Event.Seq })
+		row.Gone = q.Has("shown") && !slices.ContainsFunc(page.Events, func(p journal.Stored) bool { return p.Event.Seq == k.Event.Seq })
 		list.Rows = append(list.Rows, row)
 	}
 	list.LookedTo = v.when(page.LookedTo)
@@ -217,7 +218,7 @@ func shown(rows []rowView, next int64) string {
 
 // keep returns the rows that the browser shows already, as they are now, so that a refresh moves none of them: what is
 // new is only counted, and what does not match the filter any more stays. q's shown names them.
-func (a *api) keep(ctx context.Context, list *eventsView, f proxy.Filter, page proxy.Page, q url.Values) (found []proxy.Known, next int64) {
+func (a *api) keep(ctx context.Context, list *eventsView, f journal.Filter, page journal.Page, q url.Values) (found []journal.Stored, next int64) {
 	seqs := strings.Split(q.Get("shown"), ".")
 	var top int64
 	for _, s := range seqs[:min(len(seqs), pageSize+1)] {
@@ -230,7 +231,7 @@ func (a *api) keep(ctx context.Context, list *eventsView, f proxy.Filter, page p
 			continue
 		}
 		top = max(top, seq)
-		i := slices.IndexFunc(page.Events, func(k proxy.Known) bool { return k.Event.Seq == seq })
+		i := slices.IndexFunc(page.Events, func(k journal.Stored) bool { return k.Event.Seq == seq })
 		if i >= 0 {
 			found = append(found, page.Events[i])
 		} else if k, _, err := a.Journal.Event(ctx, seq); err == nil {
@@ -257,7 +258,7 @@ func (a *api) keep(ctx context.Context, list *eventsView, f proxy.Filter, page p
 	return found, next
 }
 
-func (a *api) row(v *view, k proxy.Known) rowView {
+func (a *api) row(v *view, k journal.Stored) rowView {
 	e := &k.Event
 	row := rowView{
 		Seq: e.Seq, ID: e.ID, Type: e.Type, Object: e.Object, Account: e.Account, Source: e.Source, Live: e.Livemode,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -149,7 +150,7 @@ func TestFilterOfAPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := v.pageFilter(q)
-	want := proxy.Filter{
+	want := journal.Filter{
 		State: proxy.Failed, Type: "invoice.*", Query: "in_1", Customer: "cus_1", Limit: pageSize,
 		Since: time.Date(2026, 11, 21, 12, 3, 0, 0, time.UTC), Until: time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC),
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -113,7 +114,7 @@ func (a *api) countStranded(ctx context.Context, doc jobDoc) (n int64, err error
 }
 
 // stranded reports whether a resend of k to backends would find none, or not all of them, as Gateway.Resend decides it.
-func (a *api) stranded(backends []string, k proxy.Known) bool {
+func (a *api) stranded(backends []string, k journal.Stored) bool {
 	if len(backends) == 0 {
 		return len(k.Deliveries) == 0 && len(a.Match(&k.Event).To) == 0
 	}
@@ -121,7 +122,7 @@ func (a *api) stranded(backends []string, k proxy.Known) bool {
 }
 
 // meant chooses the events of a resend by filter: none that came after it was asked for, so that it ends.
-func (d *jobDoc) meant() proxy.Filter {
+func (d *jobDoc) meant() journal.Filter {
 	f := d.Filter.choose()
 	if f.Until.IsZero() || f.Until.After(d.CreatedAt.Time) {
 		f.Until = d.CreatedAt.Time
@@ -273,7 +274,7 @@ func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
 }
 
 // nextPage reads the events that come next.
-func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []proxy.Known, next int64, err error) {
+func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []journal.Stored, next int64, err error) {
 	if doc.Seqs == nil {
 		f := doc.meant()
 		f.Before, f.Limit = doc.Cursor, resendStep
@@ -294,12 +295,12 @@ func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []proxy.Known, nex
 }
 
 // resendOnce resends an event, or says why it was skipped.
-func (a *api) resendOnce(ctx context.Context, doc jobDoc, k proxy.Known) (skipped, err error) {
+func (a *api) resendOnce(ctx context.Context, doc jobDoc, k journal.Stored) (skipped, err error) {
 	backends := doc.wanted(k)
 	if len(backends) == 0 && len(k.Deliveries)+len(doc.Backends) > 0 { // they are all on their way
 		return nil, nil
 	}
-	_, err = a.Gateway.Resend(ctx, k, backends...)
+	_, err = a.Gateway.Resend(ctx, k.Known, backends...)
 	if errors.Is(err, proxy.ErrNoBackend) || errors.Is(err, proxy.ErrNotFound) {
 		return err, nil
 	}
@@ -307,7 +308,7 @@ func (a *api) resendOnce(ctx context.Context, doc jobDoc, k proxy.Known) (skippe
 }
 
 // wanted returns the backends that an event still is to be resent to.
-func (d *jobDoc) wanted(k proxy.Known) []string {
+func (d *jobDoc) wanted(k journal.Stored) []string {
 	names := slices.Clone(d.Backends)
 	if len(names) == 0 && d.Filter != nil && d.Filter.Backend != "" {
 		names = []string{d.Filter.Backend}

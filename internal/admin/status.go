@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -86,7 +87,7 @@ func (a *api) backends(ctx context.Context) ([]Backend, error) {
 }
 
 // unreadable is how many events are Failed without a backend.
-func unreadable(totals []proxy.Total) (n int64) {
+func unreadable(totals []journal.Total) (n int64) {
 	for _, t := range totals {
 		if t.Backend == "" && t.State == proxy.Failed {
 			n += t.Count
@@ -95,7 +96,7 @@ func unreadable(totals []proxy.Total) (n int64) {
 	return n
 }
 
-func (b *Backend) add(t proxy.Total) {
+func (b *Backend) add(t journal.Total) {
 	switch t.State {
 	case proxy.Pending:
 		b.Pending, b.OldestPendingAt = t.Count, Time{t.Oldest}

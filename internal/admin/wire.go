@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -86,8 +87,8 @@ type Filter struct {
 	Q        string    `query:"q" json:"q,omitempty" maxLength:"300" doc:"An id of the event, its object, customer or account. Any other text is looked for in bodies"`
 }
 
-func (f Filter) choose() proxy.Filter {
-	return proxy.Filter{
+func (f Filter) choose() journal.Filter {
+	return journal.Filter{
 		State: proxy.State(f.State), Type: f.Type, Backend: f.Backend, Source: f.Source, Account: f.Account, Object: f.Object,
 		Customer: f.Customer, Since: f.Since, Until: f.Until, Query: f.Q,
 	}
@@ -113,7 +114,7 @@ func (f Filter) Values() url.Values {
 	return v
 }
 
-func (a *api) event(k proxy.Known, now time.Time) Event {
+func (a *api) event(k journal.Stored, now time.Time) Event {
 	e := Event{
 		Seq: k.Event.Seq, ID: k.Event.ID, Source: k.Event.Source, Type: k.Event.Type,
 		Created: Time{k.Event.Created}, ReceivedAt: Time{k.Event.Received},

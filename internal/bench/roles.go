@@ -142,7 +142,7 @@ func fillRole(ctx context.Context, args []string) (err error) {
 				if *mixed {
 					mix(&e, i, at)
 				}
-				if _, ferr := db.Append(ctx, at, e); ferr != nil {
+				if _, ferr := db.Append(ctx, e); ferr != nil {
 					once.Do(func() { err = ferr })
 					return
 				}

@@ -28,7 +28,7 @@ func testConcurrent(t *testing.T, h *harness) {
 	for c := range copies {
 		appends.Go(func() {
 			for n := range events {
-				seq, err := h.Append(ctx, t0, proxy.Entry{Event: event(n), Deliveries: []proxy.EntryDelivery{pending(legacy, t0)}})
+				seq, err := h.Append(ctx, proxy.Entry{Event: event(n), Deliveries: []proxy.EntryDelivery{pending(legacy, t0)}})
 				if err != nil {
 					t.Errorf("Append: %v", err)
 					return
@@ -46,7 +46,7 @@ func testConcurrent(t *testing.T, h *harness) {
 	for range workers {
 		work.Go(func() {
 			for last := false; ; {
-				ls, _, err := h.Lease(ctx, t0, legacy, 5, minute)
+				ls, _, err := h.Lease(ctx, proxy.LeaseRequest{Backend: legacy, Now: t0, Most: 5, For: minute})
 				if err != nil {
 					t.Errorf("Lease: %v", err)
 					return
@@ -68,7 +68,7 @@ func testConcurrent(t *testing.T, h *harness) {
 						delivered[l.Event.Seq]--
 						mu.Unlock()
 					}
-					if err := h.Settle(ctx, t0, s); err != nil {
+					if err := h.Settle(ctx, s); err != nil {
 						t.Errorf("Settle: %v", err)
 					}
 				}
@@ -164,8 +164,8 @@ func (m *machine) entry(rt *rapid.T) proxy.Entry {
 
 func (m *machine) append(rt *rapid.T) {
 	en := m.entry(rt)
-	a, err := m.real.Append(m.ctx, m.now, en)
-	b, errB := m.model.Append(m.ctx, m.now, en)
+	a, err := m.real.Append(m.ctx, en)
+	b, errB := m.model.Append(m.ctx, en)
 	if err != nil || errB != nil {
 		rt.Fatalf("Append: %v, model %v", err, errB)
 	}
@@ -184,7 +184,7 @@ func (m *machine) record(rt *rapid.T) {
 		d := &en.Deliveries[i]
 		*d = ended(d.Backend, proxy.Delivered, d.Turn, m.attempt(proxy.Delivered, 1))
 	}
-	if err := errors.Join(m.real.Record(m.now, en), m.model.Record(m.now, en)); err != nil {
+	if err := errors.Join(m.real.Record(en), m.model.Record(en)); err != nil {
 		rt.Fatalf("Record: %v", err)
 	}
 	if a, err := m.real.Find(m.ctx, en.Event.Key()); err != nil || a.State == "" {
@@ -214,7 +214,7 @@ func (m *machine) answered(rt *rapid.T) {
 	if _, err := m.model.Find(m.ctx, en.Event.Key()); err != nil {
 		rt.Skip()
 	}
-	if err := errors.Join(m.real.Record(m.now, en), m.model.Record(m.now, en)); err != nil {
+	if err := errors.Join(m.real.Record(en), m.model.Record(en)); err != nil {
 		rt.Fatalf("Record: %v", err)
 	}
 	m.settled(rt, en.Event)
@@ -222,8 +222,8 @@ func (m *machine) answered(rt *rapid.T) {
 
 func (m *machine) lease(rt *rapid.T) {
 	b, n := m.backend(rt), rapid.IntRange(0, 3).Draw(rt, "n")
-	got, next, err := m.real.Lease(m.ctx, m.now, b, n, minute)
-	want, nextB, errB := m.model.Lease(m.ctx, m.now, b, n, minute)
+	got, next, err := m.real.Lease(m.ctx, proxy.LeaseRequest{Backend: b, Now: m.now, Most: n, For: minute})
+	want, nextB, errB := m.model.Lease(m.ctx, proxy.LeaseRequest{Backend: b, Now: m.now, Most: n, For: minute})
 	if err != nil || errB != nil {
 		rt.Fatalf("Lease: %v, model %v", err, errB)
 	}
@@ -264,7 +264,7 @@ func (m *machine) settle(rt *rapid.T) {
 		s := []proxy.Settlement{
 			proxy.SettleDelivered(l, *a), proxy.SettleFailed(l, *a), proxy.SettleRetry(l, *a, due, m.now), proxy.SettleRelease(l, time.Time{}),
 		}[kind]
-		err[j] = journal.Settle(m.ctx, m.now, s)
+		err[j] = journal.Settle(m.ctx, s)
 	}
 	if !errors.Is(err[0], err[1]) {
 		rt.Fatalf("Settle: %v, model %v", err[0], err[1])

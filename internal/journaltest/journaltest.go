@@ -127,7 +127,7 @@ func ended(backend string, s proxy.State, turn int, a *proxy.Attempt) proxy.Entr
 
 func (h *harness) append(e *proxy.Event, ds ...proxy.EntryDelivery) int64 {
 	h.t.Helper()
-	seq, err := h.Append(context.Background(), t0, proxy.Entry{Event: e, Deliveries: ds})
+	seq, err := h.Append(context.Background(), proxy.Entry{Event: e, Deliveries: ds})
 	if err != nil {
 		h.t.Fatalf("Append: %v", err)
 	}
@@ -139,7 +139,7 @@ func (h *harness) append(e *proxy.Event, ds ...proxy.EntryDelivery) int64 {
 
 func (h *harness) record(e proxy.Entry) {
 	h.t.Helper()
-	if err := h.Record(t0, e); err != nil {
+	if err := h.Record(e); err != nil {
 		h.t.Fatalf("Record: %v", err)
 	}
 }
@@ -167,7 +167,7 @@ func (h *harness) delivery(e *proxy.Event, backend string) proxy.Delivery {
 
 func (h *harness) lease(now time.Time, backend string, n int) ([]proxy.Leased, time.Time) {
 	h.t.Helper()
-	ls, next, err := h.Lease(context.Background(), now, backend, n, minute)
+	ls, next, err := h.Lease(context.Background(), proxy.LeaseRequest{Backend: backend, Now: now, Most: n, For: minute})
 	if err != nil {
 		h.t.Fatalf("Lease: %v", err)
 	}
@@ -186,14 +186,14 @@ func (h *harness) leaseOne(now time.Time, backend string) proxy.Leased {
 
 func (h *harness) settle(now time.Time, s ...proxy.Settlement) {
 	h.t.Helper()
-	if err := h.Settle(context.Background(), now, s...); err != nil {
+	if err := h.Settle(context.Background(), s...); err != nil {
 		h.t.Fatalf("Settle: %v", err)
 	}
 }
 
 func (h *harness) settleLost(now time.Time, s ...proxy.Settlement) {
 	h.t.Helper()
-	if err := h.Settle(context.Background(), now, s...); !errors.Is(err, proxy.ErrLeaseLost) {
+	if err := h.Settle(context.Background(), s...); !errors.Is(err, proxy.ErrLeaseLost) {
 		h.t.Fatalf("Settle: %v, want ErrLeaseLost", err)
 	}
 }

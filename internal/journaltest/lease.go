@@ -202,7 +202,7 @@ func testSettleLost(t *testing.T, h *harness) {
 	} {
 		s := proxy.SettleDelivered(l, *attempt(1, 200))
 		change(&s)
-		if err := h.Settle(context.Background(), t0, s); !errors.Is(err, proxy.ErrLeaseLost) {
+		if err := h.Settle(context.Background(), s); !errors.Is(err, proxy.ErrLeaseLost) {
 			t.Errorf("wrong %s: %v", name, err)
 		}
 	}
@@ -284,7 +284,7 @@ func testResend(t *testing.T, h *harness) {
 		t.Errorf("a resend changed a leased delivery: %+v", d)
 	}
 	ignored := event(2)
-	n, err := h.Append(context.Background(), t0, proxy.Entry{Event: ignored, State: proxy.Ignored, Reason: proxy.ReasonNoRoute})
+	n, err := h.Append(context.Background(), proxy.Entry{Event: ignored, State: proxy.Ignored, Reason: proxy.ReasonNoRoute})
 	if err != nil {
 		t.Fatal(err)
 	}

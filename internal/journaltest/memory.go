@@ -62,7 +62,7 @@ func (m *Memory) Find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 }
 
 // Append implements proxy.Journal.
-func (m *Memory) Append(ctx context.Context, _ time.Time, e proxy.Entry) (int64, error) {
+func (m *Memory) Append(ctx context.Context, e proxy.Entry) (int64, error) {
 	if err := m.fail(ctx, "Append"); err != nil {
 		return 0, err
 	}
@@ -72,7 +72,7 @@ func (m *Memory) Append(ctx context.Context, _ time.Time, e proxy.Entry) (int64,
 }
 
 // Record implements proxy.Journal. Nothing is written behind: the entry is there at once.
-func (m *Memory) Record(_ time.Time, e proxy.Entry) error {
+func (m *Memory) Record(e proxy.Entry) error {
 	if err := m.fail(context.Background(), "Record"); err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (v *memEvent) tried(d proxy.Delivery, a *proxy.Attempt, n int) {
 }
 
 func (v *memEvent) known() proxy.Known {
-	k := proxy.Known{Event: v.event, State: v.state, Reason: v.reason, Answered: v.answered, Size: int64(len(v.event.Body))}
+	k := proxy.Known{Event: v.event, State: v.state, Reason: v.reason, Answered: v.answered}
 	k.Event.Body, k.Event.Header, k.Event.Forwarded = nil, nil, nil
 	for _, d := range v.deliveries {
 		k.Deliveries = append(k.Deliveries, *d)
@@ -226,7 +226,7 @@ func Whole(ds []proxy.Delivery) proxy.State {
 }
 
 // Lease implements proxy.Journal.
-func (m *Memory) Lease(ctx context.Context, now time.Time, backend string, n int, ttl time.Duration) ([]proxy.Leased, time.Time, error) {
+func (m *Memory) Lease(ctx context.Context, r proxy.LeaseRequest) ([]proxy.Leased, time.Time, error) {
 	if err := m.fail(ctx, "Lease"); err != nil {
 		return nil, time.Time{}, err
 	}
@@ -234,26 +234,26 @@ func (m *Memory) Lease(ctx context.Context, now time.Time, backend string, n int
 	defer m.mu.Unlock()
 	var ready []*memEvent
 	for _, v := range m.events {
-		d := v.deliveries[backend]
-		if d != nil && d.State == proxy.Pending && !d.Due.After(now) && !d.LeaseUntil.After(now) {
+		d := v.deliveries[r.Backend]
+		if d != nil && d.State == proxy.Pending && !d.Due.After(r.Now) && !d.LeaseUntil.After(r.Now) {
 			ready = append(ready, v)
 		}
 	}
 	slices.SortFunc(ready, func(a, b *memEvent) int {
-		return cmp.Or(a.deliveries[backend].Due.Compare(b.deliveries[backend].Due), cmp.Compare(a.event.Seq, b.event.Seq))
+		return cmp.Or(a.deliveries[r.Backend].Due.Compare(b.deliveries[r.Backend].Due), cmp.Compare(a.event.Seq, b.event.Seq))
 	})
 	var out []proxy.Leased
-	for _, v := range ready[:min(max(n, 0), len(ready))] {
+	for _, v := range ready[:min(max(r.Most, 0), len(ready))] {
 		m.token++
-		d := v.deliveries[backend]
-		d.Token, d.LeaseUntil = m.token, now.Add(ttl)
+		d := v.deliveries[r.Backend]
+		d.Token, d.LeaseUntil = m.token, r.Now.Add(r.For)
 		ev := v.event
 		out = append(out, proxy.Leased{Event: &ev, Delivery: *d})
 	}
-	if len(out) > 0 && len(out) == n {
+	if len(out) > 0 && len(out) == r.Most {
 		return out, time.Time{}, nil
 	}
-	return out, m.next(now, backend), nil
+	return out, m.next(r.Now, r.Backend), nil
 }
 
 // next is the earliest time at which a Pending delivery of the backend is due and not leased.
@@ -276,7 +276,7 @@ func (m *Memory) next(now time.Time, backend string) time.Time {
 }
 
 // Settle implements proxy.Journal.
-func (m *Memory) Settle(ctx context.Context, _ time.Time, ss ...proxy.Settlement) error {
+func (m *Memory) Settle(ctx context.Context, ss ...proxy.Settlement) error {
 	if err := m.fail(ctx, "Settle"); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -29,13 +28,13 @@ func TestMemoryFails(t *testing.T) {
 	}
 	e := &proxy.Event{Source: "main", ID: "evt_1"}
 	entry := proxy.Entry{Event: e, State: proxy.Ignored}
-	if _, err := m.Append(context.Background(), time.Now(), entry); !errors.Is(err, broken) {
+	if _, err := m.Append(context.Background(), entry); !errors.Is(err, broken) {
 		t.Errorf("Append: %v", err)
 	}
 	if _, err := m.Find(context.Background(), e.Key()); !errors.Is(err, proxy.ErrNotFound) {
 		t.Errorf("a failed Append stored the event: %v", err)
 	}
-	if err := m.Record(time.Now(), entry); err != nil {
+	if err := m.Record(entry); err != nil {
 		t.Errorf("Record: %v", err)
 	}
 }

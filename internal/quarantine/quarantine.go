@@ -24,25 +24,14 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// Store holds what is kept.
-type Store interface {
-	// KeepRejected returns the request's number once it is on stable storage.
-	KeepRejected(ctx context.Context, r proxy.Rejected) (int64, error)
-	// ListRejected returns at most limit requests with a smaller number than before, newest first; 0: from the newest.
-	ListRejected(ctx context.Context, before int64, limit int) ([]proxy.Rejected, error)
-	// DropRejected removes requests and returns how many there were.
-	DropRejected(ctx context.Context, ids ...int64) (int, error)
-	// RejectedSize returns how many there are, how much room they take, and when the oldest was received.
-	RejectedSize(ctx context.Context) (n, bytes int64, oldest time.Time, err error)
-}
-
 // Options are what New needs.
 type Options struct {
-	Store Store
+	Store journal.Quarantine
 	// Accept takes a released event; with a nil error the promise holds for it. It is proxy.Gateway's.
 	Accept func(context.Context, *proxy.Event) (proxy.Result, error)
 	// Sources says what the sources have seen. It is proxy.Gateway's.

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -157,7 +158,7 @@ func (m *metrics) handler() http.Handler {
 // standing reads how the backends and the journal stand, when Prometheus asks.
 type standing struct {
 	backends func() []proxy.BackendStatus
-	totals   func(context.Context) ([]proxy.Total, error)
+	totals   func(context.Context) ([]journal.Total, error)
 	dropped  func() int64
 	ready    func(context.Context) error // of the journal, nil when it takes new events; may be nil: then it is not told
 }
@@ -187,10 +188,10 @@ func (s standing) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(s.dropped()))
 
 	failed := map[string]int64{"": 0}
-	pending := map[string]proxy.Total{} // a backend that left routes.yaml is in the totals only
+	pending := map[string]journal.Total{} // a backend that left routes.yaml is in the totals only
 	for _, b := range s.backends() {
 		ch <- prometheus.MustNewConstMetric(breakerDesc, prometheus.GaugeValue, breakerState[b.Breaker], b.Name)
-		pending[b.Name], failed[b.Name] = proxy.Total{}, 0
+		pending[b.Name], failed[b.Name] = journal.Total{}, 0
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

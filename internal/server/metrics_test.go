@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -100,8 +101,8 @@ func TestStanding(t *testing.T) {
 		backends: func() []proxy.BackendStatus {
 			return []proxy.BackendStatus{{Name: "legacy", Breaker: "open"}, {Name: "fine", Breaker: "closed"}}
 		},
-		totals: func(context.Context) ([]proxy.Total, error) {
-			return []proxy.Total{
+		totals: func(context.Context) ([]journal.Total, error) {
+			return []journal.Total{
 				{Backend: "legacy", State: proxy.Pending, Count: 7},
 				{Backend: "legacy", State: proxy.Delivered, Count: 9},
 				{Backend: "gone", State: proxy.Pending, Count: 2},
@@ -143,7 +144,7 @@ breakwater_journal_full 1
 	}
 
 	// Without the journal, what does not need it is still told.
-	s.totals = func(context.Context) ([]proxy.Total, error) { return nil, errors.New("journal unavailable") }
+	s.totals = func(context.Context) ([]journal.Total, error) { return nil, errors.New("journal unavailable") }
 	m := newMetrics("v", "")
 	m.registry.MustRegister(s)
 	families, err := m.registry.Gather()

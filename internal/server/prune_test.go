@@ -11,19 +11,19 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/config"
-	"github.com/breakwater-gateway/breakwater/internal/sqlite"
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
 // pruned is a journal with steps of old events left, as Prune sees it.
 type pruned struct {
-	journal
+	journal.Store
 	steps []int
 	err   error
 	at    []time.Duration // of each call, since the start
 	start time.Time
 }
 
-func (p *pruned) Prune(_ context.Context, now time.Time, _ sqlite.Retention, n int) (int, error) {
+func (p *pruned) Prune(_ context.Context, now time.Time, _ journal.Retention, n int) (int, error) {
 	p.at = append(p.at, now.Sub(p.start))
 	if len(p.steps) == 0 {
 		return 0, p.err

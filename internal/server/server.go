@@ -20,8 +20,8 @@ import (
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
 	"github.com/breakwater-gateway/breakwater/internal/config"
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/quarantine"
-	"github.com/breakwater-gateway/breakwater/internal/sqlite"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -47,7 +47,7 @@ type Started struct {
 type server struct {
 	Options
 	boot       *config.File // as it was at the start: what needs a restart is compared with it
-	journal    journal
+	journal    journal.Store
 	gateway    *proxy.Gateway
 	metrics    *metrics
 	feed       *admin.Feed
@@ -295,7 +295,7 @@ func (s *server) ready(ctx context.Context) error {
 		return errStopping
 	}
 	err := s.journal.Ready(ctx)
-	var outage *sqlite.Outage
+	var outage *journal.Outage
 	if errors.As(err, &outage) && time.Since(outage.Since) < patience {
 		return nil
 	}

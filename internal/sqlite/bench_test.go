@@ -94,7 +94,7 @@ func BenchmarkAppend(b *testing.B) {
 				e := proxy.Entry{Event: benchEvent(n), Deliveries: []proxy.EntryDelivery{
 					{Delivery: proxy.Delivery{Backend: "legacy", State: proxy.Pending, Turn: 1, Due: now.Add(time.Hour), TurnStarted: now}},
 				}}
-				if _, err := d.Append(context.Background(), now, e); err != nil {
+				if _, err := d.Append(context.Background(), e); err != nil {
 					b.Error(err)
 				}
 			})
@@ -116,7 +116,7 @@ func BenchmarkRecord(b *testing.B) {
 			Delivery: proxy.Delivery{Backend: "legacy", State: proxy.Delivered, Turn: 1, Attempts: 1, TurnStarted: now, Status: 200, Outcome: "delivered"},
 			Attempt:  &proxy.Attempt{N: 1, Started: now, Duration: time.Millisecond, Status: 200, Outcome: "delivered", Trigger: proxy.TriggerInline},
 		}}}
-		for d.Record(now, e) != nil {
+		for d.Record(e) != nil {
 			time.Sleep(time.Millisecond)
 		}
 	})
@@ -152,7 +152,7 @@ func fill(tb testing.TB, d *DB, n int64) {
 				e := proxy.Entry{Event: benchEvent(i), Deliveries: []proxy.EntryDelivery{
 					{Delivery: proxy.Delivery{Backend: "legacy", State: proxy.Pending, Turn: 1, Due: now.Add(time.Duration(i) * time.Microsecond), TurnStarted: now}},
 				}}
-				if _, err := d.Append(context.Background(), now, e); err != nil {
+				if _, err := d.Append(context.Background(), e); err != nil {
 					tb.Error(err)
 					return
 				}
@@ -175,7 +175,7 @@ func BenchmarkDrain(b *testing.B) {
 			work := make(chan proxy.Leased)
 			go func() {
 				for n := 0; n < b.N; {
-					ls, _, err := d.Lease(context.Background(), now, "legacy", min(16, b.N-n), time.Minute)
+					ls, _, err := d.Lease(context.Background(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: min(16, b.N-n), For: time.Minute})
 					if err != nil || len(ls) == 0 {
 						b.Errorf("leased %d, %v", len(ls), err)
 						close(work)
@@ -193,7 +193,7 @@ func BenchmarkDrain(b *testing.B) {
 					return
 				}
 				a := proxy.Attempt{N: 1, Started: now, Status: 200, Outcome: proxy.OutcomeDelivered, Trigger: proxy.TriggerResume}
-				if err := d.Settle(context.Background(), now, proxy.SettleDelivered(l, a)); err != nil {
+				if err := d.Settle(context.Background(), proxy.SettleDelivered(l, a)); err != nil {
 					b.Error(err)
 				}
 			})

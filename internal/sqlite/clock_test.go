@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -21,15 +22,15 @@ func TestPruneAfterClockAhead(t *testing.T) {
 					e.Event.Received = t0.Add(ahead)
 				}
 				e.Deliveries[0].Attempt.Started = e.Event.Received
-				if _, err := d.Append(t.Context(), t0, e); err != nil {
+				if _, err := d.Append(t.Context(), e); err != nil {
 					t.Fatal(err)
 				}
 			}
 			now := t0.Add(90 * time.Minute)
-			if n, err := d.Prune(t.Context(), now, Retention{Delivered: time.Hour}, 100); err != nil || n != 7 {
+			if n, err := d.Prune(t.Context(), now, journal.Retention{Delivered: time.Hour}, 100); err != nil || n != 7 {
 				t.Errorf("pruned %d, %v, want 7", n, err)
 			}
-			if n, err := d.Prune(t.Context(), now.Add(2*ahead), Retention{Delivered: time.Hour}, 100); err != nil || n != 3 {
+			if n, err := d.Prune(t.Context(), now.Add(2*ahead), journal.Retention{Delivered: time.Hour}, 100); err != nil || n != 3 {
 				t.Errorf("pruned %d later, %v, want 3", n, err)
 			}
 		})
@@ -47,7 +48,7 @@ func TestEarlyDropAfterClockAhead(t *testing.T) {
 			e.Event.Received = now.Add(time.Hour)
 		}
 		e.Deliveries[0].Attempt.Started = e.Event.Received
-		if _, err := d.Append(t.Context(), now, e); err != nil {
+		if _, err := d.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -70,21 +71,21 @@ func TestRecall(t *testing.T) {
 		if i == 0 {
 			e.Deliveries[0].Due = now.Add(23 * time.Hour)
 		}
-		if _, err := d.Append(t.Context(), ahead, e); err != nil {
+		if _, err := d.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	held, _, err := d.Lease(t.Context(), ahead.Add(time.Second), "legacy", 5, time.Minute)
+	held, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: ahead.Add(time.Second), Most: 5, For: time.Minute})
 	if err != nil || len(held) != 5 {
 		t.Fatalf("leased %d, %v", len(held), err)
 	}
 	if err := d.recall(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Settle(t.Context(), now, proxy.SettleRelease(held[4], time.Time{})); err != nil {
+	if err := d.Settle(t.Context(), proxy.SettleRelease(held[4], time.Time{})); err != nil {
 		t.Errorf("a lease from before: %v", err)
 	}
-	ls, next, err := d.Lease(t.Context(), now.Add(time.Second), "legacy", 2*n, time.Hour)
+	ls, next, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 2 * n, For: time.Hour})
 	if want := n - 4; err != nil || len(ls) != want { // without those that are held, of which one is due tomorrow
 		t.Errorf("leased %d, look again at %v, %v, want %d", len(ls), next, err, want)
 	}
@@ -99,7 +100,7 @@ func TestRecall(t *testing.T) {
 	d = openAt(t, path, Options{})
 	e := entryOf(1000, proxy.Pending)
 	e.Deliveries[0].Due = ahead
-	if _, err := d.Append(t.Context(), ahead, e); err != nil {
+	if _, err := d.Append(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {
@@ -107,7 +108,7 @@ func TestRecall(t *testing.T) {
 	}
 	d = openAt(t, path, Options{})
 	poll(t, "what waits is due after a new start", func() bool {
-		ls, _, err := d.Lease(t.Context(), time.Now().Add(time.Second), "legacy", 2*n, time.Millisecond)
+		ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: time.Now().Add(time.Second), Most: 2 * n, For: time.Millisecond})
 		return err == nil && len(ls) == n
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -93,25 +94,12 @@ type DB struct {
 	mu     sync.Mutex
 	queue  []*op
 	closed bool
-	down   *Outage
+	down   *journal.Outage
 
 	// The writer's own.
 	seq     int64 // the last event's number
 	noNotes time.Time
 }
-
-// Outage is the error of a journal that takes no writes.
-type Outage struct {
-	Since time.Time
-	Err   error
-}
-
-func (o *Outage) Error() string {
-	return fmt.Sprintf("journal unavailable since %s: %v", o.Since.Format(time.RFC3339), o.Err)
-}
-
-// Unwrap returns the cause.
-func (o *Outage) Unwrap() error { return o.Err }
 
 var errClosed = errors.New("journal unavailable: it is closed")
 
@@ -265,7 +253,7 @@ func (d *DB) disconnect(c *connection) {
 // fail tells everybody who waits that the journal is unavailable, and those who come from now on.
 func (d *DB) fail(err error) {
 	d.mu.Lock()
-	d.down = &Outage{Since: time.Now(), Err: err}
+	d.down = &journal.Outage{Since: time.Now(), Err: err}
 	queue := d.queue
 	d.queue = nil
 	d.mu.Unlock()
@@ -321,7 +309,7 @@ func (d *DB) Close() error {
 	return errors.Join(err, unlockFile(d.lock))
 }
 
-// Ready returns nil when the journal takes new events, else an *Outage that says why not and since when.
+// Ready returns nil when the journal takes new events, else an *journal.Outage that says why not and since when.
 func (d *DB) Ready(context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -332,7 +320,7 @@ func (d *DB) Ready(context.Context) error {
 		return d.down
 	}
 	if since := d.space.since.Load(); d.space.full.Load() && since != nil {
-		return &Outage{Since: *since, Err: proxy.ErrFull}
+		return &journal.Outage{Since: *since, Err: proxy.ErrFull}
 	}
 	return nil
 }

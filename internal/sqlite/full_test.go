@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -53,13 +54,13 @@ func TestOpensOnFullDisk(t *testing.T) {
 			poll(t, "there is ballast", ballast)
 			e := entryOf(1, proxy.Pending)
 			e.Event.Body = make([]byte, 2<<20) // in the log it is; the file has yet to grow by it
-			if _, err := d.Append(t.Context(), time.Now(), e); err != nil {
+			if _, err := d.Append(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
 			filled := fillDisk(t, dir)
 			d.hurt <- errors.New("disk on fire")
 			poll(t, "the outage is seen", func() bool {
-				var out *Outage
+				var out *journal.Outage
 				return errors.As(d.barrier(t.Context()), &out)
 			})
 			poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
@@ -79,12 +80,12 @@ func TestOpensOnFullDisk(t *testing.T) {
 				t.Error("it opened without the ballast: the disk was not full")
 			}
 			now := time.Now().Add(time.Second)
-			ls, _, err := d.Lease(t.Context(), now, "legacy", 1, time.Minute)
+			ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1, For: time.Minute})
 			if err != nil || len(ls) != 1 {
 				t.Fatalf("leased %d, %v", len(ls), err)
 			}
 			a := proxy.Attempt{N: 1, Started: now, Status: 200, Outcome: proxy.OutcomeDelivered}
-			if err := d.Settle(t.Context(), now, proxy.SettleDelivered(ls[0], a)); err != nil {
+			if err := d.Settle(t.Context(), proxy.SettleDelivered(ls[0], a)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -97,12 +98,12 @@ func TestFullWithoutReserve(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{Reserve: -1, free: func(string) (int64, error) { return free.Load(), nil }})
 	d.space.exhausted()
 	d.checkSpace(t.Context())
-	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); !errors.Is(err, proxy.ErrFull) {
+	if _, err := d.Append(t.Context(), entryOf(1, proxy.Pending)); !errors.Is(err, proxy.ErrFull) {
 		t.Errorf("Append without room: %v", err)
 	}
 	free.Store(1 << 30)
 	poll(t, "it takes events again", func() bool {
-		_, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending))
+		_, err := d.Append(t.Context(), entryOf(1, proxy.Pending))
 		return err == nil
 	})
 }
@@ -110,20 +111,20 @@ func TestFullWithoutReserve(t *testing.T) {
 // TestRecordWhileFull: what Record has taken is written, whatever becomes of the disk; what it cannot keep it refuses.
 func TestRecordWhileFull(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{free: func(string) (int64, error) { return 0, nil }})
-	seq, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending))
+	seq, err := d.Append(t.Context(), entryOf(1, proxy.Pending))
 	if err != nil {
 		t.Fatal(err)
 	}
 	release := hold(t, d)
-	if err := d.Record(time.Now(), entryOf(2, proxy.Delivered)); err != nil {
+	if err := d.Record(entryOf(2, proxy.Delivered)); err != nil {
 		t.Fatal(err)
 	}
 	d.space.exhausted()
-	if err := d.Record(time.Now(), entryOf(3, proxy.Delivered)); !errors.Is(err, proxy.ErrFull) {
+	if err := d.Record(entryOf(3, proxy.Delivered)); !errors.Is(err, proxy.ErrFull) {
 		t.Errorf("Record of an event: %v, want ErrFull", err)
 	}
 	answered := time.Now().UTC().Truncate(time.Millisecond)
-	if err := d.Record(time.Now(), proxy.Entry{Event: &proxy.Event{Seq: seq}, Answered: answered}); err != nil {
+	if err := d.Record(proxy.Entry{Event: &proxy.Event{Seq: seq}, Answered: answered}); err != nil {
 		t.Errorf("Record of an answer: %v", err)
 	}
 	release()

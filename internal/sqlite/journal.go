@@ -10,7 +10,7 @@ import (
 )
 
 // Append implements proxy.Journal.
-func (d *DB) Append(ctx context.Context, _ time.Time, e proxy.Entry) (int64, error) {
+func (d *DB) Append(ctx context.Context, e proxy.Entry) (int64, error) {
 	if d.space.full.Load() {
 		return 0, proxy.ErrFull
 	}
@@ -27,8 +27,8 @@ func (d *DB) Append(ctx context.Context, _ time.Time, e proxy.Entry) (int64, err
 }
 
 // Record implements proxy.Journal. It goes on while the journal is unavailable, until its buffer is full: then it returns
-// the *Outage, since there is nothing to wait for. While the journal is full it takes no new events.
-func (d *DB) Record(_ time.Time, e proxy.Entry) error {
+// the *journal.Outage, since there is nothing to wait for. While the journal is full it takes no new events.
+func (d *DB) Record(e proxy.Entry) error {
 	d.mu.Lock()
 	closed, down := d.closed, d.down
 	d.mu.Unlock()
@@ -50,13 +50,13 @@ func (d *DB) Record(_ time.Time, e proxy.Entry) error {
 }
 
 // Lease implements proxy.Journal. One call reads about 8 MiB of bodies at most; it then returns fewer than n, and now.
-func (d *DB) Lease(ctx context.Context, now time.Time, backend string, n int, ttl time.Duration) ([]proxy.Leased, time.Time, error) {
+func (d *DB) Lease(ctx context.Context, r proxy.LeaseRequest) ([]proxy.Leased, time.Time, error) {
 	var out []proxy.Leased
 	var next time.Time
 	err := d.do(ctx, &op{
 		reads: true,
 		run: func(t *tx) (err error) {
-			out, next, err = t.lease(now, backend, n, ttl)
+			out, next, err = t.lease(r)
 			return err
 		},
 		lost: func() { d.release(out) },
@@ -76,7 +76,7 @@ func (d *DB) release(ls []proxy.Leased) {
 }
 
 // Settle implements proxy.Journal.
-func (d *DB) Settle(ctx context.Context, _ time.Time, s ...proxy.Settlement) error {
+func (d *DB) Settle(ctx context.Context, s ...proxy.Settlement) error {
 	for i := range s {
 		switch s[i].State {
 		case proxy.Pending, proxy.Delivered, proxy.Failed:

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/breakwater-gateway/breakwater/proxy"
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
 // listTime bounds how long one page is looked for, waiting for one's turn included; the last step may take a few
@@ -22,20 +22,20 @@ const (
 // chooses, are found wherever they are; other conditions are looked at event by event, newest first, for a bounded time: then the
 // page ends early, perhaps without any event, and says how far back it has looked. A state together with a backend means
 // the state of that backend's delivery.
-func (d *DB) Events(ctx context.Context, f proxy.Filter) (proxy.Page, error) {
+func (d *DB) Events(ctx context.Context, f journal.Filter) (journal.Page, error) {
 	budget := listTime
 	if f.Query != "" && !idShape.MatchString(f.Query) {
 		budget = textTime
 	}
 	p, _, err := d.page(ctx, f, budget)
 	if err != nil {
-		return proxy.Page{}, fmt.Errorf("list events: %w", err)
+		return journal.Page{}, fmt.Errorf("list events: %w", err)
 	}
 	return p, nil
 }
 
 // page also returns how many events it has looked at, at most.
-func (d *DB) page(ctx context.Context, f proxy.Filter, budget time.Duration) (p proxy.Page, looked int64, err error) {
+func (d *DB) page(ctx context.Context, f journal.Filter, budget time.Duration) (p journal.Page, looked int64, err error) {
 	if f.Limit <= 0 {
 		f.Limit = 50
 	}
@@ -73,7 +73,7 @@ func (d *DB) page(ctx context.Context, f proxy.Filter, budget time.Duration) (p 
 
 // Count counts all the events that f chooses, now. ctx bounds how long it takes, which may be seconds; meanwhile the
 // write-ahead log grows by what is written, as it cannot be started again. One Count runs at a time.
-func (d *DB) Count(ctx context.Context, f proxy.Filter) (n int64, err error) {
+func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 	f.Before, f.Limit = 0, 0
 	if err := d.counting.enter(ctx); err != nil {
 		return 0, fmt.Errorf("count events: %w", err)
@@ -91,13 +91,6 @@ func (d *DB) Count(ctx context.Context, f proxy.Filter) (n int64, err error) {
 		return 0, fmt.Errorf("count events: %w", err)
 	}
 	return n, nil
-}
-
-// Lookup returns the events with this id, over all sources, newest first. Of the dashboard's test events, which all have
-// one id, it returns some of the newest.
-func (d *DB) Lookup(ctx context.Context, id string) ([]proxy.Known, error) {
-	p, err := d.Events(ctx, proxy.Filter{ID: id})
-	return p.Events, err
 }
 
 // turnstile lets a few in at a time. Lists must leave connections for those who take events in.
@@ -120,7 +113,7 @@ func numbers(ctx context.Context, c *sql.Conn, q string, args ...any) (out []int
 }
 
 // byNumber reads the events seqs, newest first.
-func byNumber(ctx context.Context, c *sql.Conn, seqs []int64) ([]proxy.Known, error) {
+func byNumber(ctx context.Context, c *sql.Conn, seqs []int64) ([]journal.Stored, error) {
 	if len(seqs) == 0 {
 		return nil, nil
 	}

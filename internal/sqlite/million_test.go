@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -87,7 +88,7 @@ func appending(tb testing.TB, d *DB, rate int64) (stop func() (took figures)) {
 				e := entryOf(n+1<<40, proxy.Delivered)
 				wg.Go(func() {
 					start := time.Now()
-					if _, err := d.Append(tb.Context(), start, e); err != nil {
+					if _, err := d.Append(tb.Context(), e); err != nil {
 						tb.Error(err)
 					}
 					mu.Lock()
@@ -120,26 +121,26 @@ func listsOfMillion(t *testing.T, state proxy.State) {
 	const few = 8 * segmentSize // where filters err, and what is not described yet
 	kinds := []struct {
 		name   string
-		f      proxy.Filter
+		f      journal.Filter
 		events int   // on the first page
 		looked int64 // at most; 0: as many as time allows
 	}{
-		{"newest", proxy.Filter{}, 50, segmentSize},
-		{"pending", proxy.Filter{State: proxy.Pending}, 50, few},
-		{"pending of a backend", proxy.Filter{State: proxy.Pending, Backend: "legacy"}, 50, few},
-		{"failed", proxy.Filter{State: proxy.Failed}, 50, 200},
-		{"failed of a backend", proxy.Filter{State: proxy.Failed, Backend: "legacy"}, 50, 200},
-		{"ignored", proxy.Filter{State: proxy.Ignored}, 50, 200},
-		{"type", proxy.Filter{Type: "invoice.t7"}, 50, 0},
-		{"no such type", proxy.Filter{Type: "charge.*"}, 0, 0},
-		{"account", proxy.Filter{Account: "acct_77"}, 50, 0},
-		{"object", proxy.Filter{Object: "in_125000"}, 4, few},
-		{"customer and failed", proxy.Filter{Customer: "cus_5", State: proxy.Failed}, 0, few},
-		{"event, searched", proxy.Filter{Query: "evt_4711x"}, 1, 1},
-		{"customer, searched", proxy.Filter{Query: "cus_11"}, 16, few},
-		{"text", proxy.Filter{Query: "Needle 999"}, 50, 0},
-		{"no such text", proxy.Filter{Query: "no such"}, 0, 0},
-		{"an hour ago", proxy.Filter{Since: t0.Add(time.Second), Until: t0.Add(2 * time.Second)}, 50, few},
+		{"newest", journal.Filter{}, 50, segmentSize},
+		{"pending", journal.Filter{State: proxy.Pending}, 50, few},
+		{"pending of a backend", journal.Filter{State: proxy.Pending, Backend: "legacy"}, 50, few},
+		{"failed", journal.Filter{State: proxy.Failed}, 50, 200},
+		{"failed of a backend", journal.Filter{State: proxy.Failed, Backend: "legacy"}, 50, 200},
+		{"ignored", journal.Filter{State: proxy.Ignored}, 50, 200},
+		{"type", journal.Filter{Type: "invoice.t7"}, 50, 0},
+		{"no such type", journal.Filter{Type: "charge.*"}, 0, 0},
+		{"account", journal.Filter{Account: "acct_77"}, 50, 0},
+		{"object", journal.Filter{Object: "in_125000"}, 4, few},
+		{"customer and failed", journal.Filter{Customer: "cus_5", State: proxy.Failed}, 0, few},
+		{"event, searched", journal.Filter{Query: "evt_4711x"}, 1, 1},
+		{"customer, searched", journal.Filter{Query: "cus_11"}, 16, few},
+		{"text", journal.Filter{Query: "Needle 999"}, 50, 0},
+		{"no such text", journal.Filter{Query: "no such"}, 0, 0},
+		{"an hour ago", journal.Filter{Since: t0.Add(time.Second), Until: t0.Add(2 * time.Second)}, 50, few},
 	}
 	alone := appending(t, d, 2000)
 	time.Sleep(3 * time.Second)

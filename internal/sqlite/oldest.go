@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -68,13 +69,13 @@ const unreadableQuery = `SELECT count(*) FROM (
 
 // Totals counts the deliveries of each backend in each state, from counters that are kept with every batch. Events that
 // are Failed without a delivery, because nobody could read them, are told under no backend, up to 10,000.
-func (d *DB) Totals(ctx context.Context) ([]proxy.Total, error) {
+func (d *DB) Totals(ctx context.Context) ([]journal.Total, error) {
 	d.totals.Lock() // one look at a time: see oldest
 	defer d.totals.Unlock()
-	var out []proxy.Total
+	var out []journal.Total
 	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		if err := each(ctx, c, func(r row) error {
-			out = append(out, proxy.Total{Backend: r.text(0), State: stateOf(r.int(1)), Count: r.int(2)})
+			out = append(out, journal.Total{Backend: r.text(0), State: stateOf(r.int(1)), Count: r.int(2)})
 			return nil
 		}, `SELECT backend, state, count FROM totals WHERE count <> 0 ORDER BY backend, state`); err != nil {
 			return err
@@ -84,7 +85,7 @@ func (d *DB) Totals(ctx context.Context) ([]proxy.Total, error) {
 			return err
 		}
 		if unreadable[0] > 0 {
-			out = append(out, proxy.Total{State: proxy.Failed, Count: unreadable[0]})
+			out = append(out, journal.Total{State: proxy.Failed, Count: unreadable[0]})
 		}
 		for i := range out {
 			if out[i].State == proxy.Pending {
@@ -104,7 +105,7 @@ func (d *DB) Totals(ctx context.Context) ([]proxy.Total, error) {
 // oldestQuery walks the table, which the + make it do, not the index: what it passes now is never looked at again.
 const oldestQuery = `SELECT event FROM deliveries WHERE +backend = ? AND +state = 1 AND event >= ? ORDER BY event LIMIT 1`
 
-func (d *DB) findOldest(ctx context.Context, c *sql.Conn, t *proxy.Total) error {
+func (d *DB) findOldest(ctx context.Context, c *sql.Conn, t *journal.Total) error {
 	q, from := `SELECT min(event) FROM deliveries INDEXED BY deliveries_due WHERE backend = ? AND state = 1 AND event >= ?`, int64(0)
 	if n, ok := d.oldest.begin(t.Backend); ok {
 		q, from = oldestQuery, n

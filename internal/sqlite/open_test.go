@@ -39,7 +39,7 @@ func child(path string) {
 		wg.Go(func() {
 			for n := int64(0); ; n++ {
 				id := (time.Now().UnixNano()/1000)<<3 + int64(w)
-				if _, err := d.Append(context.Background(), time.Now(), entryOf(id, proxy.Pending)); err != nil {
+				if _, err := d.Append(context.Background(), entryOf(id, proxy.Pending)); err != nil {
 					fmt.Println(err)
 					os.Exit(1)
 				}
@@ -168,7 +168,7 @@ func TestReopen(t *testing.T) {
 	}
 	for n := range int64(300) {
 		s := []proxy.State{proxy.Pending, proxy.Delivered, proxy.Failed}[n%3]
-		if err := d.Record(time.Now(), entryOf(n, s)); err != nil {
+		if err := d.Record(entryOf(n, s)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -185,7 +185,7 @@ func TestReopen(t *testing.T) {
 		}
 	}
 	now := time.Now()
-	ls, _, err := d.Lease(t.Context(), now, "legacy", 1000, time.Hour)
+	ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1000, For: time.Hour})
 	if err != nil || len(ls) != 100 {
 		t.Fatalf("leased %d, %v, want 100", len(ls), err)
 	}
@@ -193,13 +193,13 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = openAt(t, path, Options{})
-	if err := d.Settle(t.Context(), now, proxy.SettleDelivered(ls[0], proxy.Attempt{})); !errors.Is(err, proxy.ErrLeaseLost) {
+	if err := d.Settle(t.Context(), proxy.SettleDelivered(ls[0], proxy.Attempt{})); !errors.Is(err, proxy.ErrLeaseLost) {
 		t.Errorf("a lease of an earlier process: %v", err)
 	}
-	if ls, _, err := d.Lease(t.Context(), now, "legacy", 1000, time.Hour); err != nil || len(ls) != 100 {
+	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1000, For: time.Hour}); err != nil || len(ls) != 100 {
 		t.Errorf("leased %d, %v: what an earlier process held is not due", len(ls), err)
 	}
-	seq, err := d.Append(t.Context(), now, entryOf(1000, proxy.Pending))
+	seq, err := d.Append(t.Context(), entryOf(1000, proxy.Pending))
 	if err != nil || seq != 301 {
 		t.Errorf("the next event has number %d, %v", seq, err)
 	}
@@ -305,7 +305,7 @@ func TestNobodyElseCanReadTheFiles(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "j.db")
 	d := openAt(t, path, Options{})
-	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); err != nil {
+	if _, err := d.Append(t.Context(), entryOf(1, proxy.Pending)); err != nil {
 		t.Fatal(err)
 	}
 	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/breakwater-gateway/breakwater/proxy"
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
 const (
@@ -74,10 +74,10 @@ func (d *DB) LoadJobs(ctx context.Context) (map[int64][]byte, error) {
 	return out, nil
 }
 
-// Audit puts a row into the trail of changes that people made. The last 10,000 are kept.
-func (d *DB) Audit(ctx context.Context, at time.Time, actor, action, detail string) error {
+// Audit implements journal.Auditor.
+func (d *DB) Audit(ctx context.Context, e journal.AuditEntry) error {
 	err := d.do(ctx, &op{size: 256, run: func(t *tx) error {
-		seq, err := t.number(`INSERT INTO audit (at, actor, action, detail) VALUES (?, ?, ?, ?) RETURNING seq`, millis(at), actor, action, detail)
+		seq, err := t.number(`INSERT INTO audit (at, actor, action, detail) VALUES (?, ?, ?, ?) RETURNING seq`, millis(e.At), e.Actor, e.Action, e.Detail)
 		if err != nil {
 			return err
 		}
@@ -91,10 +91,10 @@ func (d *DB) Audit(ctx context.Context, at time.Time, actor, action, detail stri
 }
 
 // AuditTrail returns the newest rows of the trail, newest first.
-func (d *DB) AuditTrail(ctx context.Context, limit int) (out []proxy.AuditEntry, err error) {
+func (d *DB) AuditTrail(ctx context.Context, limit int) (out []journal.AuditEntry, err error) {
 	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
-			out = append(out, proxy.AuditEntry{At: timeOf(r.int(0)), Actor: r.text(1), Action: r.text(2), Detail: r.text(3)})
+			out = append(out, journal.AuditEntry{At: timeOf(r.int(0)), Actor: r.text(1), Action: r.text(2), Detail: r.text(3)})
 			return nil
 		}, `SELECT at, actor, action, detail FROM audit ORDER BY seq DESC LIMIT ?`, limit)
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -70,12 +71,12 @@ func TestAuditTrailIsNewestFirst(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{Reserve: -1})
 	at := time.UnixMilli(1_700_000_000_000).UTC()
 	for _, action := range []string{"pause", "resend", "resume"} {
-		if err := d.Audit(t.Context(), at, "token", action, "legacy"); err != nil {
+		if err := d.Audit(t.Context(), journal.AuditEntry{At: at, Actor: "token", Action: action, Detail: "legacy"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got, err := d.AuditTrail(t.Context(), 2)
-	want := []proxy.AuditEntry{{At: at, Actor: "token", Action: "resume", Detail: "legacy"}, {At: at, Actor: "token", Action: "resend", Detail: "legacy"}}
+	want := []journal.AuditEntry{{At: at, Actor: "token", Action: "resume", Detail: "legacy"}, {At: at, Actor: "token", Action: "resend", Detail: "legacy"}}
 	if err != nil || !cmp.Equal(got, want) {
 		t.Errorf("trail: %v, %v; want %v", got, err, want)
 	}
@@ -131,7 +132,7 @@ func TestBackupWhileServing(t *testing.T) {
 		e := &proxy.Event{Source: "main", ID: fmt.Sprintf("evt_1b%d", n), Type: "invoice.paid", Received: time.Now(), Body: make([]byte, 4000)}
 		e.Body[0] = byte(n)
 		entry := proxy.Entry{Event: e, Deliveries: []proxy.EntryDelivery{{Delivery: proxy.Delivery{Backend: "b", State: proxy.Pending, Turn: 1, Due: time.Now()}}}}
-		if _, err := d.Append(context.Background(), time.Now(), entry); err != nil {
+		if _, err := d.Append(context.Background(), entry); err != nil {
 			t.Error(err)
 		}
 	}
@@ -174,7 +175,7 @@ func TestBackupWhileServing(t *testing.T) {
 			t.Fatalf("event %d in the backup: body of %d bytes, %v", n, len(body), err)
 		}
 	}
-	if _, err := copied.Append(t.Context(), time.Now(), proxy.Entry{Event: &proxy.Event{Source: "main", ID: "evt_1new", Type: "x"}, State: proxy.Ignored}); err != nil {
+	if _, err := copied.Append(t.Context(), proxy.Entry{Event: &proxy.Event{Source: "main", ID: "evt_1new", Type: "x"}, State: proxy.Ignored}); err != nil {
 		t.Errorf("the backup takes no new events: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -92,7 +93,7 @@ func TestBatchNeighbours(t *testing.T) {
 				}})
 				return
 			}
-			_, errs[i] = d.Append(t.Context(), time.Now(), entryOf(int64(i), proxy.Pending))
+			_, errs[i] = d.Append(t.Context(), entryOf(int64(i), proxy.Pending))
 		})
 	}
 	poll(t, "all are queued", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.queue) >= len(errs) })
@@ -108,7 +109,7 @@ func TestBatchNeighbours(t *testing.T) {
 		t.Errorf("an operation that failed left an event: %v", err)
 	}
 	now := time.Now().Add(time.Second)
-	if ls, _, err := d.Lease(t.Context(), now, "legacy", 10, time.Minute); err != nil || len(ls) != 4 {
+	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 10, For: time.Minute}); err != nil || len(ls) != 4 {
 		t.Errorf("leased %d, %v, want 4", len(ls), err)
 	}
 	checkTotals(t, d)
@@ -145,13 +146,13 @@ func checkTotals(t *testing.T, d *DB) {
 func TestLeaseAbandoned(t *testing.T) {
 	d := openNew(t)
 	now := time.Now().Add(time.Second)
-	if _, err := d.Append(t.Context(), now, entryOf(1, proxy.Pending)); err != nil {
+	if _, err := d.Append(t.Context(), entryOf(1, proxy.Pending)); err != nil {
 		t.Fatal(err)
 	}
 	started, gate := make(chan struct{}), make(chan struct{})
 	var out []proxy.Leased
 	o := &op{reads: true, run: func(tx *tx) (err error) {
-		out, _, err = tx.lease(now, "legacy", 1, time.Hour)
+		out, _, err = tx.lease(proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1, For: time.Hour})
 		close(started)
 		<-gate
 		return err
@@ -163,7 +164,7 @@ func TestLeaseAbandoned(t *testing.T) {
 	}
 	close(gate)
 	poll(t, "the lease is given back", func() bool {
-		ls, _, err := d.Lease(t.Context(), now, "legacy", 1, time.Hour)
+		ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1, For: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,15 +177,15 @@ func TestRecordFull(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{HistoryEntries: 10})
 	release := hold(t, d)
 	for n := range int64(10) {
-		if err := d.Record(time.Now(), entryOf(n, proxy.Delivered)); err != nil {
+		if err := d.Record(entryOf(n, proxy.Delivered)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := d.Record(time.Now(), entryOf(10, proxy.Delivered)); !errors.Is(err, proxy.ErrBusy) {
+	if err := d.Record(entryOf(10, proxy.Delivered)); !errors.Is(err, proxy.ErrBusy) {
 		t.Errorf("Record into a full buffer: %v", err)
 	}
 	release()
-	poll(t, "there is room again", func() bool { return d.Record(time.Now(), entryOf(10, proxy.Delivered)) == nil })
+	poll(t, "there is room again", func() bool { return d.Record(entryOf(10, proxy.Delivered)) == nil })
 	if err := d.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +209,7 @@ func TestDeadDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range int64(50) {
-		if _, err := d.Append(t.Context(), time.Now(), entryOf(n, proxy.Pending)); err != nil {
+		if _, err := d.Append(t.Context(), entryOf(n, proxy.Pending)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -223,16 +224,16 @@ func TestDeadDisk(t *testing.T) {
 		t.Skipf("this kernel cannot shut a filesystem down: %v", err)
 	}
 	_ = f.Close()
-	if _, err := d.Append(t.Context(), time.Now(), entryOf(1000, proxy.Pending)); err == nil {
+	if _, err := d.Append(t.Context(), entryOf(1000, proxy.Pending)); err == nil {
 		t.Error("Append to a dead disk succeeded")
 	}
 	poll(t, "not ready", func() bool { return d.Ready(t.Context()) != nil })
 	start := time.Now()
-	_, errAppend := d.Append(t.Context(), time.Now(), entryOf(1001, proxy.Pending))
-	_, _, errLease := d.Lease(t.Context(), time.Now(), "legacy", 1, time.Minute)
+	_, errAppend := d.Append(t.Context(), entryOf(1001, proxy.Pending))
+	_, _, errLease := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: time.Now(), Most: 1, For: time.Minute})
 	_, errFind := d.Find(t.Context(), proxy.Key{Source: "main", ID: stripeID(1)})
 	for what, err := range map[string]error{"Append": errAppend, "Lease": errLease, "Find": errFind, "Ready": d.Ready(t.Context())} {
-		var out *Outage
+		var out *journal.Outage
 		if !errors.As(err, &out) || out.Since.IsZero() || errors.Is(err, proxy.ErrNotFound) {
 			t.Errorf("%s while the journal is unavailable: %v", what, err)
 		}
@@ -248,31 +249,31 @@ func TestComesBack(t *testing.T) {
 	d := openNew(t)
 	now := time.Now()
 	for n := range int64(20) {
-		if _, err := d.Append(t.Context(), now, entryOf(n, proxy.Pending)); err != nil {
+		if _, err := d.Append(t.Context(), entryOf(n, proxy.Pending)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	now = now.Add(time.Second)
-	ls, _, err := d.Lease(t.Context(), now, "legacy", 5, time.Minute)
+	ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 5, For: time.Minute})
 	if err != nil || len(ls) != 5 {
 		t.Fatalf("leased %d, %v", len(ls), err)
 	}
 	d.hurt <- errors.New("disk on fire")
 	poll(t, "the outage is seen", func() bool { return d.Ready(t.Context()) != nil })
-	if err := d.Record(now, entryOf(100, proxy.Delivered)); err != nil {
+	if err := d.Record(entryOf(100, proxy.Delivered)); err != nil {
 		t.Errorf("Record during an outage: %v", err)
 	}
 	if _, err := d.Find(t.Context(), proxy.Key{Source: "main", ID: stripeID(1)}); err == nil || errors.Is(err, proxy.ErrNotFound) {
 		t.Errorf("Find during an outage: %v", err)
 	}
 	poll(t, "it is back", func() bool { return d.Ready(t.Context()) == nil })
-	if seq, err := d.Append(t.Context(), now, entryOf(21, proxy.Pending)); err != nil || seq <= 20 {
+	if seq, err := d.Append(t.Context(), entryOf(21, proxy.Pending)); err != nil || seq <= 20 {
 		t.Errorf("Append after an outage: number %d, %v", seq, err)
 	}
-	if err := d.Settle(t.Context(), now, proxy.SettleRelease(ls[0], now)); err != nil {
+	if err := d.Settle(t.Context(), proxy.SettleRelease(ls[0], now)); err != nil {
 		t.Errorf("a lease from before: %v", err)
 	}
-	if ls, _, err := d.Lease(t.Context(), now.Add(time.Second), "legacy", 100, time.Minute); err != nil || len(ls) != 17 {
+	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 100, For: time.Minute}); err != nil || len(ls) != 17 {
 		t.Errorf("leased %d, %v, want 17: all but the four that are held", len(ls), err)
 	}
 	if err := d.Flush(t.Context()); err != nil {
@@ -303,7 +304,7 @@ func TestDiskFull(t *testing.T) {
 	for ; ; stored++ {
 		e := entryOf(stored, proxy.Pending)
 		e.Event.Body = body
-		_, err := d.Append(t.Context(), now, e)
+		_, err := d.Append(t.Context(), e)
 		if errors.Is(err, proxy.ErrFull) {
 			break
 		}
@@ -320,7 +321,7 @@ func TestDiskFull(t *testing.T) {
 	now = time.Now().Add(time.Second)
 	settled := int64(0)
 	for {
-		ls, _, err := d.Lease(t.Context(), now, "legacy", 10, time.Minute)
+		ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 10, For: time.Minute})
 		if err != nil {
 			t.Fatalf("Lease on a full disk: %v", err)
 		}
@@ -329,7 +330,7 @@ func TestDiskFull(t *testing.T) {
 		}
 		for _, l := range ls {
 			a := proxy.Attempt{N: 1, Started: now, Status: 200, Outcome: proxy.OutcomeDelivered}
-			if err := d.Settle(t.Context(), now, proxy.SettleDelivered(l, a)); err != nil {
+			if err := d.Settle(t.Context(), proxy.SettleDelivered(l, a)); err != nil {
 				t.Fatalf("Settle on a full disk: %v", err)
 			}
 			settled++
@@ -348,7 +349,7 @@ func TestDiskFull(t *testing.T) {
 		}
 	}
 	poll(t, "it takes events again", func() bool {
-		_, err := d.Append(t.Context(), now, entryOf(10_000, proxy.Pending))
+		_, err := d.Append(t.Context(), entryOf(10_000, proxy.Pending))
 		return err == nil
 	})
 	checkTotals(t, d)
@@ -358,15 +359,14 @@ func TestDiskFull(t *testing.T) {
 func TestReserve(t *testing.T) {
 	d := openAt(t, filepath.Join(mount(t, "-t", "tmpfs", "-o", "size=64m", "tmpfs"), "j.db"), Options{Reserve: 24 << 20})
 	body := make([]byte, 256<<10)
-	now := time.Now()
-	if _, err := d.Append(t.Context(), now, entryOf(0, proxy.Pending)); err != nil {
+	if _, err := d.Append(t.Context(), entryOf(0, proxy.Pending)); err != nil {
 		t.Fatal(err)
 	}
 	refused := 0
 	for n := int64(1); n < 1000; n++ {
 		e := entryOf(n, proxy.Delivered)
 		e.Event.Body = body
-		if _, err := d.Append(t.Context(), now, e); errors.Is(err, proxy.ErrFull) {
+		if _, err := d.Append(t.Context(), e); errors.Is(err, proxy.ErrFull) {
 			refused++
 			poll(t, "there is room again", func() bool { return !d.space.full.Load() })
 		} else if err != nil {

@@ -8,13 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
-
-// Retention says how long an event is kept after its last attempt, or its receipt where there was none. Zero: for ever.
-type Retention struct {
-	Delivered, Failed, Ignored, Unrouted time.Duration
-}
 
 // keepSeen is how long the ids of pruned events are kept.
 const keepSeen = 31 * 24 * time.Hour
@@ -50,19 +46,20 @@ var classQueries = [...]string{
 	`SELECT seq FROM events INDEXED BY events_kept WHERE state = 5 AND state <> 0 AND seq > ? ORDER BY seq LIMIT ?`,
 }
 
-func (r Retention) of(class int) time.Duration {
+// kept is how long r keeps the events of a class.
+func kept(r journal.Retention, class int) time.Duration {
 	return [...]time.Duration{r.Delivered, r.Failed, r.Failed, r.Ignored, r.Unrouted}[class]
 }
 
 // Prune deletes up to about n events whose retention is over, oldest first, and returns how many; with 0 there is nothing
 // to do for now. A Pending event is never deleted. The ids of deleted events are kept for 31 days. What it costs depends
 // on n, not on how much there is.
-func (d *DB) Prune(ctx context.Context, now time.Time, r Retention, n int) (int, error) {
+func (d *DB) Prune(ctx context.Context, now time.Time, r journal.Retention, n int) (int, error) {
 	d.prune.mu.Lock()
 	defer d.prune.mu.Unlock()
 	pruned := 0
 	for class := range d.prune.classes {
-		if r.of(class) <= 0 || pruned >= n {
+		if kept(r, class) <= 0 || pruned >= n {
 			continue
 		}
 		done, err := d.pruneClass(ctx, now, r, class, &d.prune.classes[class], n-pruned)
@@ -85,7 +82,7 @@ type aged struct {
 }
 
 // over reports whether the event's retention has ended.
-func (a *aged) over(now time.Time, r Retention) bool {
+func (a *aged) over(now time.Time, r journal.Retention) bool {
 	keep := r.Delivered
 	switch {
 	case a.pending:
@@ -114,7 +111,7 @@ const (
 )
 
 // pruneClass goes on with a class from where it was.
-func (d *DB) pruneClass(ctx context.Context, now time.Time, r Retention, class int, l *lap, n int) (pruned int, err error) {
+func (d *DB) pruneClass(ctx context.Context, now time.Time, r journal.Retention, class int, l *lap, n int) (pruned int, err error) {
 	if now.Sub(l.started) >= pruneLap {
 		l.at, l.started = 0, now
 	}
@@ -145,9 +142,9 @@ func (d *DB) pruneClass(ctx context.Context, now time.Time, r Retention, class i
 // aged returns up to n events of a class, from one on, whose retention is over, and where to go on: before the first of
 // those that have yet to grow old, when nothing older follows. An event may follow that was received earlier, by a clock
 // that had been ahead. One that was received later than now is passed until the next lap.
-func (d *DB) aged(ctx context.Context, now time.Time, r Retention, class int, from int64, n int) (old []int64, at int64, err error) {
+func (d *DB) aged(ctx context.Context, now time.Time, r journal.Retention, class int, from int64, n int) (old []int64, at int64, err error) {
 	at = from
-	cutoff := millis(now.Add(-r.of(class)))
+	cutoff := millis(now.Add(-kept(r, class)))
 	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		err := each(ctx, c, func(found row) error {
 			if len(old) >= n {
@@ -174,7 +171,7 @@ func (d *DB) aged(ctx context.Context, now time.Time, r Retention, class int, fr
 var errEnough = errors.New("enough was found")
 
 // prune deletes those of the events whose retention is still over.
-func (t *tx) prune(now time.Time, r Retention, seqs []int64) (pruned int, err error) {
+func (t *tx) prune(now time.Time, r journal.Retention, seqs []int64) (pruned int, err error) {
 	for _, seq := range seqs {
 		var a aged
 		if err := t.query(agedColumns+` FROM events e LEFT JOIN deliveries d ON d.event = e.seq WHERE e.seq = ? GROUP BY e.seq`,

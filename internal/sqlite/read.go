@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -17,8 +18,10 @@ const knownColumns = eventColumns + `, e.state, e.reason, e.answered`
 // listColumns are knownColumns with the size of the body, which is in another table.
 const listColumns = knownColumns + `, (SELECT length(body) FROM bodies WHERE event = e.seq)`
 
-func scanKnown(r row) proxy.Known {
-	k := proxy.Known{Event: scanEvent(r), State: stateOf(r.int(12)), Reason: r.text(13), Answered: timeOf(r.int(14))}
+func scanStored(r row) journal.Stored {
+	k := journal.Stored{Known: proxy.Known{
+		Event: scanEvent(r), State: stateOf(r.int(12)), Reason: r.text(13), Answered: timeOf(r.int(14)),
+	}}
 	if len(r) > 15 {
 		k.Size = r.int(15)
 	}
@@ -52,10 +55,10 @@ func each(ctx context.Context, c *sql.Conn, f func(r row) error, q string, args 
 }
 
 // known reads events with their deliveries.
-func known(ctx context.Context, c *sql.Conn, columns, where string, args ...any) ([]proxy.Known, error) {
-	var out []proxy.Known
+func known(ctx context.Context, c *sql.Conn, columns, where string, args ...any) ([]journal.Stored, error) {
+	var out []journal.Stored
 	err := each(ctx, c, func(r row) error {
-		out = append(out, scanKnown(r))
+		out = append(out, scanStored(r))
 		return nil
 	}, `SELECT `+columns+` FROM events e `+where, args...)
 	if err != nil {
@@ -65,8 +68,8 @@ func known(ctx context.Context, c *sql.Conn, columns, where string, args ...any)
 }
 
 // deliveriesOf fills in the deliveries of events, and with them how the events stand.
-func deliveriesOf(ctx context.Context, c *sql.Conn, events []proxy.Known) error {
-	at := make(map[int64]*proxy.Known, len(events))
+func deliveriesOf(ctx context.Context, c *sql.Conn, events []journal.Stored) error {
+	at := make(map[int64]*journal.Stored, len(events))
 	seqs := make([]int64, len(events))
 	for i := range events {
 		seqs[i] = events[i].Event.Seq
@@ -110,7 +113,7 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 		return proxy.Known{}, err
 	}
 	if len(found) > 0 {
-		return found[0], nil
+		return found[0].Known, nil
 	}
 	var state, received, answered int64
 	err = c.QueryRowContext(ctx, `SELECT state, received, answered FROM seen WHERE source = ? AND id = ?`, k.Source, k.ID).
@@ -125,8 +128,8 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 
 // Event returns an event by its number, with its headers but without its body, and its attempts, those of each backend
 // and turn in order.
-func (d *DB) Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt, error) {
-	var out []proxy.Known
+func (d *DB) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.Attempt, error) {
+	var out []journal.Stored
 	var attempts []proxy.Attempt
 	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) (err error) {
 		if out, err = known(ctx, c, listColumns, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
@@ -139,10 +142,10 @@ func (d *DB) Event(ctx context.Context, seq int64) (proxy.Known, []proxy.Attempt
 		return err
 	})
 	if err != nil {
-		return proxy.Known{}, nil, fmt.Errorf("read event: %w", err)
+		return journal.Stored{}, nil, fmt.Errorf("read event: %w", err)
 	}
 	if len(out) == 0 {
-		return proxy.Known{}, nil, proxy.ErrNotFound
+		return journal.Stored{}, nil, proxy.ErrNotFound
 	}
 	d.leases.mark(seq, out[0].Deliveries)
 	return out[0], attempts, nil

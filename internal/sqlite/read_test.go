@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -33,14 +34,14 @@ func put(t *testing.T, d *DB, n int64, received time.Time) {
 				a.Started = e.Event.Received
 			}
 		}
-		if _, err := d.Append(t.Context(), received, e); err != nil {
+		if _, err := d.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
 // pages lists everything that f chooses, page by page.
-func pages(t *testing.T, d *DB, f proxy.Filter) (seqs []int64) {
+func pages(t *testing.T, d *DB, f journal.Filter) (seqs []int64) {
 	t.Helper()
 	for calls := 0; ; calls++ {
 		p, err := d.Events(t.Context(), f)
@@ -72,7 +73,7 @@ func TestEvents(t *testing.T) {
 	extra.Event.Type, extra.Event.Source, extra.Event.Account, extra.Event.Object = "a[b]?c", "connect", "acct_1", "in_7"
 	extra.Event.Received = t0.Add(2 * time.Hour)
 	extra.Deliveries = append(extra.Deliveries, proxy.EntryDelivery{Delivery: proxy.Delivery{Backend: "other", State: proxy.Failed, Turn: 1}})
-	if _, err := d.Append(t.Context(), t0, extra); err != nil {
+	if _, err := d.Append(t.Context(), extra); err != nil {
 		t.Fatal(err)
 	}
 	every := func(start int64) (out []int64) { // every sixth from start on, newest first
@@ -89,27 +90,27 @@ func TestEvents(t *testing.T) {
 	}
 	only := []int64{61}
 	for name, c := range map[string]struct {
-		f    proxy.Filter
+		f    journal.Filter
 		want []int64
 	}{
-		"all":               {proxy.Filter{}, merge(every(1), every(2), every(3), every(4), every(5), every(6), only)},
-		"pending":           {proxy.Filter{State: proxy.Pending}, every(1)},
-		"delivered":         {proxy.Filter{State: proxy.Delivered}, every(2)},
-		"failed":            {proxy.Filter{State: proxy.Failed}, merge(every(3), every(6), only)},
-		"ignored":           {proxy.Filter{State: proxy.Ignored}, merge(every(4), every(5))},
-		"backend":           {proxy.Filter{Backend: "other"}, only},
-		"backend and state": {proxy.Filter{Backend: "legacy", State: proxy.Pending}, merge(every(1), only)},
-		"type":              {proxy.Filter{Type: "a[b]?*"}, only},
-		"type, star":        {proxy.Filter{Type: "*.updated", State: proxy.Pending}, every(1)},
-		"source":            {proxy.Filter{Source: "connect"}, only},
-		"account":           {proxy.Filter{Account: "acct_1"}, only},
-		"object":            {proxy.Filter{Object: "in_7"}, only},
-		"id":                {proxy.Filter{ID: extra.Event.ID}, only},
-		"id and state":      {proxy.Filter{ID: extra.Event.ID, State: proxy.Ignored}, nil},
-		"since":             {proxy.Filter{Since: t0.Add(time.Hour)}, only},
-		"until":             {proxy.Filter{Until: t0.Add(3 * time.Second)}, []int64{3, 2, 1}},
-		"before":            {proxy.Filter{Before: 4}, []int64{3, 2, 1}},
-		"nothing":           {proxy.Filter{Account: "acct_2"}, nil},
+		"all":               {journal.Filter{}, merge(every(1), every(2), every(3), every(4), every(5), every(6), only)},
+		"pending":           {journal.Filter{State: proxy.Pending}, every(1)},
+		"delivered":         {journal.Filter{State: proxy.Delivered}, every(2)},
+		"failed":            {journal.Filter{State: proxy.Failed}, merge(every(3), every(6), only)},
+		"ignored":           {journal.Filter{State: proxy.Ignored}, merge(every(4), every(5))},
+		"backend":           {journal.Filter{Backend: "other"}, only},
+		"backend and state": {journal.Filter{Backend: "legacy", State: proxy.Pending}, merge(every(1), only)},
+		"type":              {journal.Filter{Type: "a[b]?*"}, only},
+		"type, star":        {journal.Filter{Type: "*.updated", State: proxy.Pending}, every(1)},
+		"source":            {journal.Filter{Source: "connect"}, only},
+		"account":           {journal.Filter{Account: "acct_1"}, only},
+		"object":            {journal.Filter{Object: "in_7"}, only},
+		"id":                {journal.Filter{ID: extra.Event.ID}, only},
+		"id and state":      {journal.Filter{ID: extra.Event.ID, State: proxy.Ignored}, nil},
+		"since":             {journal.Filter{Since: t0.Add(time.Hour)}, only},
+		"until":             {journal.Filter{Until: t0.Add(3 * time.Second)}, []int64{3, 2, 1}},
+		"before":            {journal.Filter{Before: 4}, []int64{3, 2, 1}},
+		"nothing":           {journal.Filter{Account: "acct_2"}, nil},
 	} {
 		for _, limit := range []int{0, 1, 7} {
 			c.f.Limit = limit
@@ -120,16 +121,16 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-func TestLookupAndBody(t *testing.T) {
+func TestEventsByIDAndBody(t *testing.T) {
 	d := openNew(t)
 	for _, source := range []string{"", "main", "connect", "z"} {
 		e := entryOf(1, proxy.Pending)
 		e.Event.Source, e.Event.Body = source, []byte("body of "+source)
-		if _, err := d.Append(t.Context(), time.Now(), e); err != nil {
+		if _, err := d.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	found, err := d.Lookup(t.Context(), stripeID(1))
+	found, err := withID(d, stripeID(1))
 	if err != nil || len(found) != 4 {
 		t.Fatalf("found %d, %v", len(found), err)
 	}
@@ -138,7 +139,7 @@ func TestLookupAndBody(t *testing.T) {
 			t.Errorf("body %q, %v", body, err)
 		}
 	}
-	if found, err := d.Lookup(t.Context(), stripeID(2)); err != nil || len(found) != 0 {
+	if found, err := withID(d, stripeID(2)); err != nil || len(found) != 0 {
 		t.Errorf("found %d of what is not there, %v", len(found), err)
 	}
 	if _, err := d.Body(t.Context(), 99); !errors.Is(err, proxy.ErrNotFound) {
@@ -150,13 +151,19 @@ func TestLookupAndBody(t *testing.T) {
 	test := entryOf(3, proxy.Pending)
 	test.Event.ID = "evt_00000000000000"
 	for range 2 {
-		if _, err := d.Append(t.Context(), time.Now(), test); err != nil {
+		if _, err := d.Append(t.Context(), test); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if found, err := d.Lookup(t.Context(), test.Event.ID); err != nil || len(found) != 2 {
+	if found, err := withID(d, test.Event.ID); err != nil || len(found) != 2 {
 		t.Errorf("found %d test events, %v", len(found), err)
 	}
+}
+
+// withID are the events with Stripe's id, over all sources.
+func withID(d *DB, id string) ([]journal.Stored, error) {
+	p, err := d.Events(context.Background(), journal.Filter{ID: id})
+	return p.Events, err
 }
 
 func TestTotals(t *testing.T) {
@@ -188,13 +195,13 @@ func TestTotals(t *testing.T) {
 		}
 	}
 	oldest(1)
-	ls, _, err := d.Lease(t.Context(), now, "legacy", 10, time.Minute)
+	ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 10, For: time.Minute})
 	if err != nil || len(ls) != 3 {
 		t.Fatalf("leased %d, %v", len(ls), err)
 	}
 	slices.SortFunc(ls, func(a, b proxy.Leased) int { return int(a.Event.Seq - b.Event.Seq) })
 	for i, next := range []int64{7, 13, 0} {
-		if err := d.Settle(t.Context(), now, proxy.SettleDelivered(ls[i], proxy.Attempt{Status: 200, Outcome: proxy.OutcomeDelivered})); err != nil {
+		if err := d.Settle(t.Context(), proxy.SettleDelivered(ls[i], proxy.Attempt{Status: 200, Outcome: proxy.OutcomeDelivered})); err != nil {
 			t.Fatal(err)
 		}
 		oldest(next)
@@ -211,12 +218,12 @@ func TestPrune(t *testing.T) {
 	d := openNew(t)
 	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	put(t, d, 60, t0)
-	r := Retention{Delivered: 7 * 24 * time.Hour, Failed: 90 * 24 * time.Hour, Ignored: 24 * time.Hour, Unrouted: 30 * 24 * time.Hour}
+	r := journal.Retention{Delivered: 7 * 24 * time.Hour, Failed: 90 * 24 * time.Hour, Ignored: 24 * time.Hour, Unrouted: 30 * 24 * time.Hour}
 	left := func() string {
 		var n []string
 		for i, what := range []string{"pending", "delivered", "failed", "rule", "no_route", "unparseable"} {
 			count := 0
-			for _, seq := range pages(t, d, proxy.Filter{}) {
+			for _, seq := range pages(t, d, journal.Filter{}) {
 				if seq%6 == int64(i+1)%6 {
 					count++
 				}
@@ -260,13 +267,13 @@ func TestPrune(t *testing.T) {
 
 	// A Pending event that is delivered long after it came is kept from then on.
 	now := t0.Add(91 * day)
-	ls, _, err := d.Lease(t.Context(), time.Now().Add(time.Hour), "legacy", 10, time.Minute)
+	ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: time.Now().Add(time.Hour), Most: 10, For: time.Minute})
 	if err != nil || len(ls) != 10 {
 		t.Fatalf("leased %d, %v", len(ls), err)
 	}
 	for _, l := range ls {
 		a := proxy.Attempt{Started: now, Status: 200, Outcome: proxy.OutcomeDelivered}
-		if err := d.Settle(t.Context(), now, proxy.SettleDelivered(l, a)); err != nil {
+		if err := d.Settle(t.Context(), proxy.SettleDelivered(l, a)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -295,7 +302,7 @@ func testSeen(t *testing.T, d *DB, now time.Time) {
 	if err := find(2); !errors.Is(err, proxy.ErrNotFound) { // failed
 		t.Errorf("the id of a Failed event: %v", err)
 	}
-	r := Retention{Delivered: time.Hour}
+	r := journal.Retention{Delivered: time.Hour}
 	for range 30 {
 		if _, err := d.Prune(t.Context(), now.Add(60*24*time.Hour), r, 7); err != nil {
 			t.Fatal(err)
@@ -311,7 +318,7 @@ func testSeen(t *testing.T, d *DB, now time.Time) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seq, err := d.Append(t.Context(), now, entryOf(0, proxy.Pending))
+	seq, err := d.Append(t.Context(), entryOf(0, proxy.Pending))
 	if err != nil || seq != 61 {
 		t.Errorf("the event came again: number %d, %v", seq, err)
 	}
@@ -364,7 +371,7 @@ func TestMillion(t *testing.T) {
 	start = time.Now()
 	const leases = 2000
 	for range leases {
-		ls, _, err := d.Lease(context.Background(), now, "legacy", 4, time.Hour)
+		ls, _, err := d.Lease(context.Background(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 4, For: time.Hour})
 		if err != nil || len(ls) != 4 {
 			t.Fatalf("leased %d, %v", len(ls), err)
 		}

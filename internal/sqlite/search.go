@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -55,7 +56,7 @@ var (
 	globTypes = strings.NewReplacer(`[`, `[[]`, `?`, `[?]`)
 )
 
-func (d *DB) search(ctx context.Context, c *sql.Conn, f proxy.Filter, deadline time.Time) (*search, error) {
+func (d *DB) search(ctx context.Context, c *sql.Conn, f journal.Filter, deadline time.Time) (*search, error) {
 	s := &search{c: c, db: d, deadline: deadline, before: f.Before, since: millis(f.Since), until: millis(f.Until)}
 	s.begun = d.oldest.calm.begin() // BEGIN takes no snapshot yet, the first query does
 	if s.before <= 0 {
@@ -69,7 +70,7 @@ func (d *DB) search(ctx context.Context, c *sql.Conn, f proxy.Filter, deadline t
 }
 
 // conditions are all that a filter asks for but Query and Before.
-func (s *search) conditions(f *proxy.Filter) {
+func (s *search) conditions(f *journal.Filter) {
 	for _, eq := range []struct{ column, v string }{
 		{"id", f.ID}, {"source", f.Source}, {"account", f.Account}, {"object", f.Object}, {"customer", f.Customer},
 	} {
@@ -123,7 +124,7 @@ const (
 )
 
 // choose finds out where to look.
-func (s *search) choose(ctx context.Context, f *proxy.Filter) (err error) {
+func (s *search) choose(ctx context.Context, f *journal.Filter) (err error) {
 	for _, ref := range []string{f.Object, f.Customer, f.Account} {
 		if ref != "" {
 			s.refs = append(s.refs, hashRef(ref))
@@ -164,7 +165,7 @@ func (s *search) choosePending(ctx context.Context, backend string) error {
 }
 
 // chooseQuery takes Query for an id where it looks like one and some event has it or names it, else for text.
-func (s *search) chooseQuery(ctx context.Context, f *proxy.Filter) error {
+func (s *search) chooseQuery(ctx context.Context, f *journal.Filter) error {
 	if f.Query == "" {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -29,7 +30,7 @@ func openSmall(t *testing.T) *DB {
 }
 
 // walk lists all that f chooses, page by page, and checks what each page says about where it ended.
-func walk(t *testing.T, d *DB, f proxy.Filter, budget time.Duration) (seqs []int64) {
+func walk(t *testing.T, d *DB, f journal.Filter, budget time.Duration) (seqs []int64) {
 	t.Helper()
 	for {
 		p, _, err := d.page(t.Context(), f, budget)
@@ -85,38 +86,38 @@ func TestSearch(t *testing.T) {
 	const border = small
 	cases := []struct {
 		name string
-		f    proxy.Filter
+		f    journal.Filter
 		want func(i int64) bool
 	}{
-		{"all", proxy.Filter{}, func(int64) bool { return true }},
-		{"pending", proxy.Filter{State: proxy.Pending}, pending},
-		{"pending of a backend", proxy.Filter{State: proxy.Pending, Backend: "legacy"}, pending},
-		{"of another backend", proxy.Filter{State: proxy.Pending, Backend: "other"}, func(int64) bool { return false }},
-		{"failed", proxy.Filter{State: proxy.Failed}, failed},
-		{"ignored", proxy.Filter{State: proxy.Ignored}, ignored},
-		{"delivered", proxy.Filter{State: proxy.Delivered}, delivered},
-		{"type", proxy.Filter{Type: "*.t7"}, func(i int64) bool { return i%25 == 7 }},
-		{"type and state", proxy.Filter{Type: "*.t7", State: proxy.Ignored}, func(i int64) bool { return i%25 == 7 && ignored(i) }},
-		{"account", proxy.Filter{Account: "acct_7"}, func(i int64) bool { return i%1000 == 7 }},
-		{"account and failed", proxy.Filter{Account: "acct_13", State: proxy.Failed}, func(i int64) bool { return i%1000 == 13 && failed(i) }},
-		{"object across a border", proxy.Filter{Object: fmt.Sprint("in_", border/4)}, func(i int64) bool { return (i+2)/4 == border/4 }},
-		{"object, not described yet", proxy.Filter{Object: "in_505"}, func(i int64) bool { return (i+2)/4 == 505 }},
-		{"customer across a border", proxy.Filter{Customer: fmt.Sprint("cus_", border/16)}, func(i int64) bool { return (i+8)/16 == border/16 }},
-		{"customer and type", proxy.Filter{Customer: "cus_9", Type: "invoice.t3"}, func(i int64) bool { return (i+8)/16 == 9 && i%25 == 3 }},
-		{"object of another customer", proxy.Filter{Customer: "cus_9", Object: "in_90"}, func(int64) bool { return false }},
-		{"id", proxy.Filter{ID: "evt_513x"}, func(i int64) bool { return i == 513 }},
-		{"id and state", proxy.Filter{ID: "evt_513x", State: proxy.Failed}, func(int64) bool { return false }},
-		{"since", proxy.Filter{Since: at(n - 500)}, func(i int64) bool { return i >= n-500 }},
-		{"until", proxy.Filter{Until: at(500)}, func(i int64) bool { return i < 500 }},
-		{"an hour", proxy.Filter{Since: at(500), Until: at(530)}, func(i int64) bool { return i >= 500 && i < 530 }},
-		{"an hour of pending", proxy.Filter{Since: at(900), Until: at(1900), State: proxy.Pending}, func(i int64) bool { return i == 997 }},
-		{"event id searched", proxy.Filter{Query: "evt_1024x"}, func(i int64) bool { return i == 1024 }},
-		{"object searched", proxy.Filter{Query: "in_256"}, func(i int64) bool { return (i+2)/4 == 256 }},
-		{"customer searched", proxy.Filter{Query: "cus_64"}, func(i int64) bool { return (i+8)/16 == 64 }},
-		{"account searched", proxy.Filter{Query: "acct_999", State: proxy.Delivered}, func(i int64) bool { return i%1000 == 999 && delivered(i) }},
-		{"text", proxy.Filter{Query: "NEEDLE 40"}, func(i int64) bool { return strings.HasPrefix(fmt.Sprint(i), "40") }},
-		{"text and state", proxy.Filter{Query: "needle 1", State: proxy.Failed}, func(i int64) bool { return failed(i) && fmt.Sprint(i)[0] == '1' }},
-		{"text that looks like an id", proxy.Filter{Query: "pi_3N"}, func(int64) bool { return false }},
+		{"all", journal.Filter{}, func(int64) bool { return true }},
+		{"pending", journal.Filter{State: proxy.Pending}, pending},
+		{"pending of a backend", journal.Filter{State: proxy.Pending, Backend: "legacy"}, pending},
+		{"of another backend", journal.Filter{State: proxy.Pending, Backend: "other"}, func(int64) bool { return false }},
+		{"failed", journal.Filter{State: proxy.Failed}, failed},
+		{"ignored", journal.Filter{State: proxy.Ignored}, ignored},
+		{"delivered", journal.Filter{State: proxy.Delivered}, delivered},
+		{"type", journal.Filter{Type: "*.t7"}, func(i int64) bool { return i%25 == 7 }},
+		{"type and state", journal.Filter{Type: "*.t7", State: proxy.Ignored}, func(i int64) bool { return i%25 == 7 && ignored(i) }},
+		{"account", journal.Filter{Account: "acct_7"}, func(i int64) bool { return i%1000 == 7 }},
+		{"account and failed", journal.Filter{Account: "acct_13", State: proxy.Failed}, func(i int64) bool { return i%1000 == 13 && failed(i) }},
+		{"object across a border", journal.Filter{Object: fmt.Sprint("in_", border/4)}, func(i int64) bool { return (i+2)/4 == border/4 }},
+		{"object, not described yet", journal.Filter{Object: "in_505"}, func(i int64) bool { return (i+2)/4 == 505 }},
+		{"customer across a border", journal.Filter{Customer: fmt.Sprint("cus_", border/16)}, func(i int64) bool { return (i+8)/16 == border/16 }},
+		{"customer and type", journal.Filter{Customer: "cus_9", Type: "invoice.t3"}, func(i int64) bool { return (i+8)/16 == 9 && i%25 == 3 }},
+		{"object of another customer", journal.Filter{Customer: "cus_9", Object: "in_90"}, func(int64) bool { return false }},
+		{"id", journal.Filter{ID: "evt_513x"}, func(i int64) bool { return i == 513 }},
+		{"id and state", journal.Filter{ID: "evt_513x", State: proxy.Failed}, func(int64) bool { return false }},
+		{"since", journal.Filter{Since: at(n - 500)}, func(i int64) bool { return i >= n-500 }},
+		{"until", journal.Filter{Until: at(500)}, func(i int64) bool { return i < 500 }},
+		{"an hour", journal.Filter{Since: at(500), Until: at(530)}, func(i int64) bool { return i >= 500 && i < 530 }},
+		{"an hour of pending", journal.Filter{Since: at(900), Until: at(1900), State: proxy.Pending}, func(i int64) bool { return i == 997 }},
+		{"event id searched", journal.Filter{Query: "evt_1024x"}, func(i int64) bool { return i == 1024 }},
+		{"object searched", journal.Filter{Query: "in_256"}, func(i int64) bool { return (i+2)/4 == 256 }},
+		{"customer searched", journal.Filter{Query: "cus_64"}, func(i int64) bool { return (i+8)/16 == 64 }},
+		{"account searched", journal.Filter{Query: "acct_999", State: proxy.Delivered}, func(i int64) bool { return i%1000 == 999 && delivered(i) }},
+		{"text", journal.Filter{Query: "NEEDLE 40"}, func(i int64) bool { return strings.HasPrefix(fmt.Sprint(i), "40") }},
+		{"text and state", journal.Filter{Query: "needle 1", State: proxy.Failed}, func(i int64) bool { return failed(i) && fmt.Sprint(i)[0] == '1' }},
+		{"text that looks like an id", journal.Filter{Query: "pi_3N"}, func(int64) bool { return false }},
 	}
 	all := func(when string) {
 		t.Helper()
@@ -147,7 +148,7 @@ func TestSearch(t *testing.T) {
 	d = openAt(t, path, Options{segment: small})
 	pruned = 1200
 	for now := at(pruned).Add(time.Hour); ; {
-		if done, err := d.Prune(t.Context(), now, Retention{Delivered: time.Hour}, 500); err != nil {
+		if done, err := d.Prune(t.Context(), now, journal.Retention{Delivered: time.Hour}, 500); err != nil {
 			t.Fatal(err)
 		} else if done == 0 {
 			break
@@ -166,7 +167,7 @@ func TestSegmentsFromMemory(t *testing.T) {
 	for i := range int64(3 * small) {
 		e := entryOf(i, proxy.Delivered)
 		e.Event.Object, e.Event.Customer, e.Event.Account = fmt.Sprint("in_", i), fmt.Sprint("cus_", i), fmt.Sprint("acct_", i)
-		if err := d.Record(time.Now(), e); err != nil {
+		if err := d.Record(e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -175,7 +176,7 @@ func TestSegmentsFromMemory(t *testing.T) {
 	}
 	described(t, d)
 	for _, i := range []int{0, small - 2, small - 1, 2 * small} {
-		for _, f := range []proxy.Filter{
+		for _, f := range []journal.Filter{
 			{Object: fmt.Sprint("in_", i)}, {Customer: fmt.Sprint("cus_", i)}, {Account: fmt.Sprint("acct_", i)}, {Query: fmt.Sprint("cus_", i)},
 		} {
 			p, looked, err := d.page(t.Context(), f, time.Minute)
@@ -194,12 +195,12 @@ func TestReceivedOutOfOrder(t *testing.T) {
 	bulk(t, d, 1, small, stateDelivered, t0)
 	late := entryOf(1, proxy.Delivered)
 	late.Event.Received = t0.Add(-time.Hour)
-	if _, err := d.Append(t.Context(), t0, late); err != nil {
+	if _, err := d.Append(t.Context(), late); err != nil {
 		t.Fatal(err)
 	}
 	bulk(t, d, small+2, small, stateDelivered, t0)
 	described(t, d)
-	got := walk(t, d, proxy.Filter{Until: t0, Limit: 10}, time.Minute)
+	got := walk(t, d, journal.Filter{Until: t0, Limit: 10}, time.Minute)
 	if diff := cmp.Diff([]int64{small + 1}, got); diff != "" {
 		t.Errorf("before the first (-want +got):\n%s", diff)
 	}
@@ -212,13 +213,13 @@ func TestTestEventsAreFound(t *testing.T) {
 	for range 2 {
 		e := entryOf(1, proxy.Delivered)
 		e.Event.ID = "evt_00000000000000"
-		if _, err := d.Append(t.Context(), time.Now(), e); err != nil {
+		if _, err := d.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
 	bulk(t, d, 3, 2*small, stateDelivered, time.Now())
 	described(t, d)
-	found, err := d.Lookup(t.Context(), "evt_00000000000000")
+	found, err := withID(d, "evt_00000000000000")
 	if err != nil || len(found) != 2 {
 		t.Errorf("found %d, %v", len(found), err)
 	}
@@ -235,12 +236,12 @@ func TestWalkWhileItChanges(t *testing.T) {
 	stop := appending(t, d, 500)
 	wg.Go(func() { // Delivered events of the first half go meanwhile
 		for ctx.Err() == nil {
-			if _, err := d.Prune(ctx, t0.Add(time.Hour+n/2*time.Millisecond), Retention{Delivered: time.Hour}, 64); err != nil && ctx.Err() == nil {
+			if _, err := d.Prune(ctx, t0.Add(time.Hour+n/2*time.Millisecond), journal.Retention{Delivered: time.Hour}, 64); err != nil && ctx.Err() == nil {
 				t.Error(err)
 			}
 		}
 	})
-	for _, f := range []proxy.Filter{{Limit: 20}, {Limit: 7, Type: "invoice.t1*"}, {Limit: 3, State: proxy.Ignored}, {Limit: 7, Account: "acct_44"}} {
+	for _, f := range []journal.Filter{{Limit: 20}, {Limit: 7, Type: "invoice.t1*"}, {Limit: 3, State: proxy.Ignored}, {Limit: 7, Account: "acct_44"}} {
 		seen := map[int64]int{}
 		for _, seq := range walk(t, d, f, 0) {
 			if seen[seq]++; seen[seq] > 1 {
@@ -267,13 +268,13 @@ func TestPageEndsInTime(t *testing.T) {
 	t0 := time.Now().Add(-24 * time.Hour).Truncate(time.Millisecond)
 	bulk(t, d, 1, 3*window, stateDelivered, t0)
 	for name, c := range map[string]struct {
-		f    proxy.Filter
+		f    journal.Filter
 		next int64
 	}{
-		"type":         {proxy.Filter{Type: "none"}, 3 * window},
-		"text":         {proxy.Filter{Query: "none"}, 3 * window},
-		"go on":        {proxy.Filter{Type: "none", Before: 3 * window}, 2 * window},
-		"body by body": {proxy.Filter{Query: "none", Before: 2 * window}, 2*window - 1},
+		"type":         {journal.Filter{Type: "none"}, 3 * window},
+		"text":         {journal.Filter{Query: "none"}, 3 * window},
+		"go on":        {journal.Filter{Type: "none", Before: 3 * window}, 2 * window},
+		"body by body": {journal.Filter{Query: "none", Before: 2 * window}, 2*window - 1},
 	} {
 		p, looked, err := d.page(t.Context(), c.f, 0)
 		if err != nil {
@@ -285,7 +286,7 @@ func TestPageEndsInTime(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := d.Count(ctx, proxy.Filter{Query: "none"}); !errors.Is(err, context.Canceled) {
+	if _, err := d.Count(ctx, journal.Filter{Query: "none"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Count with a context that has ended: %v", err)
 	}
 }
@@ -310,7 +311,7 @@ func TestPendingBelowMuch(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	f := proxy.Filter{State: proxy.Pending, Limit: 10}
+	f := journal.Filter{State: proxy.Pending, Limit: 10}
 	newest := func() (int64, int64) {
 		t.Helper()
 		p, looked, err := d.page(t.Context(), f, time.Minute)
@@ -355,7 +356,7 @@ func TestSegmentsGo(t *testing.T) {
 	poll(t, "the empty segment is forgotten", func() bool {
 		return cmp.Equal(segments(t, d), []int64{0, 2 * small})
 	})
-	if got := walk(t, d, proxy.Filter{Object: "in_2", Limit: 10}, time.Minute); len(got) != 4 {
+	if got := walk(t, d, journal.Filter{Object: "in_2", Limit: 10}, time.Minute); len(got) != 4 {
 		t.Errorf("below it %d events are found, want 4", len(got))
 	}
 }
@@ -395,18 +396,18 @@ func TestPlansOfLists(t *testing.T) {
 	bulk(t, d, 1, 2*small, stateDelivered, time.Now())
 	described(t, d)
 	for name, c := range map[string]struct {
-		f    proxy.Filter
+		f    journal.Filter
 		want string // in the plan of the candidates
 	}{
-		"all":                  {proxy.Filter{}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
-		"delivered":            {proxy.Filter{State: proxy.Delivered}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
-		"source":               {proxy.Filter{Source: "main", Type: "a*", Backend: "b"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
-		"object":               {proxy.Filter{Object: "in_5"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
-		"id":                   {proxy.Filter{ID: "evt_5x"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
-		"pending":              {proxy.Filter{State: proxy.Pending}, "USING COVERING INDEX deliveries_due"},
-		"pending of a backend": {proxy.Filter{State: proxy.Pending, Backend: "legacy"}, "USING COVERING INDEX deliveries_due (backend=?)"},
-		"failed":               {proxy.Filter{State: proxy.Failed}, "USING COVERING INDEX deliveries_failed (event>? AND event<?)"},
-		"ignored":              {proxy.Filter{State: proxy.Ignored}, "USING COVERING INDEX events_kept (state=? AND seq>? AND seq<?)"},
+		"all":                  {journal.Filter{}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"delivered":            {journal.Filter{State: proxy.Delivered}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"source":               {journal.Filter{Source: "main", Type: "a*", Backend: "b"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"object":               {journal.Filter{Object: "in_5"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"},
+		"id":                   {journal.Filter{ID: "evt_5x"}, "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		"pending":              {journal.Filter{State: proxy.Pending}, "USING COVERING INDEX deliveries_due"},
+		"pending of a backend": {journal.Filter{State: proxy.Pending, Backend: "legacy"}, "USING COVERING INDEX deliveries_due (backend=?)"},
+		"failed":               {journal.Filter{State: proxy.Failed}, "USING COVERING INDEX deliveries_failed (event>? AND event<?)"},
+		"ignored":              {journal.Filter{State: proxy.Ignored}, "USING COVERING INDEX events_kept (state=? AND seq>? AND seq<?)"},
 	} {
 		err := d.read(t.Context(), func(_ context.Context, c2 *sql.Conn) error {
 			s, err := d.search(t.Context(), c2, c.f, time.Time{})
@@ -483,7 +484,7 @@ func TestEventHasItsHeaders(t *testing.T) {
 	d := openSmall(t)
 	e := entryOf(1, proxy.Pending)
 	e.Event.Query = "a=1"
-	seq, err := d.Append(t.Context(), time.Now(), e)
+	seq, err := d.Append(t.Context(), e)
 	if err != nil {
 		t.Fatal(err)
 	}

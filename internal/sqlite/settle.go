@@ -31,17 +31,18 @@ const leaseQuery = `SELECT ` + eventColumns + `, e.headers, e.forwarded, b.body,
 
 // lease takes up to n deliveries. It reads from where the last search ended, so that it costs the same however many
 // rows wait, and however many are leased.
-func (t *tx) lease(now time.Time, backend string, n int, ttl time.Duration) (out []proxy.Leased, next time.Time, err error) {
+func (t *tx) lease(r proxy.LeaseRequest) (out []proxy.Leased, next time.Time, err error) {
+	now, backend, n := r.Now, r.Backend, r.Most
 	l := &t.db.leases
 	from := l.begin(backend, now)
-	size := 0
+	size, until := 0, now.Add(r.For)
 	if n > 0 {
 		err = t.query(leaseQuery, func(r row) bool {
 			seq, due := r.int(0), r.int(17)
 			if !l.bars(backend, seq, now) {
 				d := proxy.Leased{Event: &proxy.Event{}, Delivery: proxy.Delivery{
 					Backend: backend, State: proxy.Pending, Turn: int(r.int(15)), Attempts: int(r.int(16)), Due: timeOf(due),
-					TurnStarted: timeOf(r.int(18)), Token: rand.Int64() | 1, LeaseUntil: now.Add(ttl), Status: int(r.int(19)), Outcome: r.text(20),
+					TurnStarted: timeOf(r.int(18)), Token: rand.Int64() | 1, LeaseUntil: until, Status: int(r.int(19)), Outcome: r.text(20),
 				}}
 				t.undo = append(t.undo, l.set(backend, seq, held{d.Token, d.LeaseUntil, due, d.Turn, d.Attempts}))
 				if bad := scanWhole(d.Event, r); bad != nil { // held, so that it is in nobody's way

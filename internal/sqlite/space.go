@@ -14,6 +14,8 @@ import (
 
 	"go.uber.org/zap"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
 // ballastSize is held in a file beside the journal and given up when the disk is truly full: a full disk must heal by
@@ -188,7 +190,7 @@ func (d *DB) dropEarly(ctx context.Context, now time.Time) (int, error) {
 	defer d.prune.mu.Unlock()
 	l := &d.prune.early
 	at := l.at
-	n, err := d.pruneClass(ctx, now, Retention{Delivered: time.Nanosecond}, 0, l, earlyStep)
+	n, err := d.pruneClass(ctx, now, journal.Retention{Delivered: time.Nanosecond}, 0, l, earlyStep)
 	if l.at == at {
 		*l = lap{} // at the end: begin again
 	}

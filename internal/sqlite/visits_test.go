@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -18,7 +19,7 @@ const forever = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
 func TestReadersLeave(t *testing.T) {
 	d := openNew(t)
 	for n := range int64(20) {
-		if _, err := d.Append(t.Context(), time.Now(), entryOf(n, proxy.Pending)); err != nil {
+		if _, err := d.Append(t.Context(), entryOf(n, proxy.Pending)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -54,12 +55,12 @@ func TestReadersLeave(t *testing.T) {
 	}()
 	<-reading
 	<-reading
-	if _, err := d.Append(t.Context(), time.Now(), entryOf(21, proxy.Pending)); err != nil { // which they do not see
+	if _, err := d.Append(t.Context(), entryOf(21, proxy.Pending)); err != nil { // which they do not see
 		t.Fatal(err)
 	}
 	d.hurt <- errors.New("disk on fire")
 	for range cap(ended) {
-		var out *Outage
+		var out *journal.Outage
 		if err := <-ended; !errors.As(err, &out) {
 			t.Errorf("a reader was told: %v", err)
 		}
@@ -73,7 +74,7 @@ func TestBackupLeaves(t *testing.T) {
 	for n := range int64(64) {
 		e := entryOf(n, proxy.Pending)
 		e.Event.Body = make([]byte, 1<<20)
-		if _, err := d.Append(t.Context(), time.Now(), e); err != nil {
+		if _, err := d.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -82,7 +83,7 @@ func TestBackupLeaves(t *testing.T) {
 	poll(t, "it copies", func() bool { d.visits.mu.Lock(); defer d.visits.mu.Unlock(); return len(d.visits.ends) > 0 })
 	d.hurt <- errors.New("disk on fire")
 	poll(t, "the outage is seen", func() bool { return d.barrier(t.Context()) != nil || len(ended) > 0 })
-	var out *Outage
+	var out *journal.Outage
 	if err := <-ended; err != nil && !errors.As(err, &out) {
 		t.Errorf("the backup ended with %v", err)
 	}
@@ -92,7 +93,7 @@ func TestBackupLeaves(t *testing.T) {
 // TestFindAmongLists: those who have Stripe waiting do not wait for those who list.
 func TestFindAmongLists(t *testing.T) {
 	d := openNew(t)
-	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); err != nil {
+	if _, err := d.Append(t.Context(), entryOf(1, proxy.Pending)); err != nil {
 		t.Fatal(err)
 	}
 	gate, in, out := make(chan struct{}), make(chan struct{}), make(chan error)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -29,7 +30,7 @@ func TestAbandoned(t *testing.T) {
 	out := make(chan error)
 	for i := range int64(n) {
 		go func() {
-			_, err := d.Append(ctx, time.Now(), entryOf(i, proxy.Pending))
+			_, err := d.Append(ctx, entryOf(i, proxy.Pending))
 			out <- err
 		}()
 	}
@@ -44,7 +45,7 @@ func TestAbandoned(t *testing.T) {
 		t.Errorf("%d are still queued", left)
 	}
 	release()
-	if _, err := d.Append(t.Context(), time.Now(), entryOf(n, proxy.Pending)); err != nil {
+	if _, err := d.Append(t.Context(), entryOf(n, proxy.Pending)); err != nil {
 		t.Error(err)
 	}
 }
@@ -52,12 +53,12 @@ func TestAbandoned(t *testing.T) {
 // TestLeaseThatFails: what an operation has leased before it failed is not held.
 func TestLeaseThatFails(t *testing.T) {
 	d := openNew(t)
-	if _, err := d.Append(t.Context(), time.Now(), entryOf(1, proxy.Pending)); err != nil {
+	if _, err := d.Append(t.Context(), entryOf(1, proxy.Pending)); err != nil {
 		t.Fatal(err)
 	}
 	now, bad := time.Now().Add(time.Second), errors.New("a row that cannot be read")
 	err := d.do(t.Context(), &op{reads: true, run: func(tx *tx) error {
-		if ls, _, err := tx.lease(now, "legacy", 1, time.Hour); err != nil || len(ls) != 1 {
+		if ls, _, err := tx.lease(proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1, For: time.Hour}); err != nil || len(ls) != 1 {
 			t.Errorf("leased %d, %v", len(ls), err)
 		}
 		return bad
@@ -65,7 +66,7 @@ func TestLeaseThatFails(t *testing.T) {
 	if !errors.Is(err, bad) {
 		t.Fatal(err)
 	}
-	if ls, _, err := d.Lease(t.Context(), now, "legacy", 1, time.Hour); err != nil || len(ls) != 1 {
+	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1, For: time.Hour}); err != nil || len(ls) != 1 {
 		t.Errorf("leased %d, %v, want 1", len(ls), err)
 	}
 }
@@ -94,13 +95,13 @@ func TestHurtUnderLoad(t *testing.T) {
 func TestRecordInOutage(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{HistoryEntries: 1})
 	release := hold(t, d)
-	if err := d.Record(time.Now(), entryOf(1, proxy.Delivered)); err != nil {
+	if err := d.Record(entryOf(1, proxy.Delivered)); err != nil {
 		t.Fatal(err)
 	}
-	set := func(o *Outage) { d.mu.Lock(); defer d.mu.Unlock(); d.down = o }
-	set(&Outage{Since: time.Now(), Err: errors.New("disk on fire")})
-	var out *Outage
-	if err := d.Record(time.Now(), entryOf(2, proxy.Delivered)); !errors.As(err, &out) || errors.Is(err, proxy.ErrBusy) {
+	set := func(o *journal.Outage) { d.mu.Lock(); defer d.mu.Unlock(); d.down = o }
+	set(&journal.Outage{Since: time.Now(), Err: errors.New("disk on fire")})
+	var out *journal.Outage
+	if err := d.Record(entryOf(2, proxy.Delivered)); !errors.As(err, &out) || errors.Is(err, proxy.ErrBusy) {
 		t.Errorf("Record into a full buffer: %v, want the outage", err)
 	}
 	set(nil)

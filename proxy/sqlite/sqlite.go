@@ -5,12 +5,13 @@ import (
 	"context"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/sqlite"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 // How long events are kept after they ended: as routes.yaml has it by default.
-var retention = sqlite.Retention{
+var retention = journal.Retention{
 	Delivered: 168 * time.Hour, Failed: 2160 * time.Hour, Ignored: 24 * time.Hour, Unrouted: 720 * time.Hour,
 }
 
@@ -65,21 +66,21 @@ func (d *DB) Close() error {
 func (d *DB) Find(ctx context.Context, k proxy.Key) (proxy.Known, error) { return d.db.Find(ctx, k) }
 
 // Append implements proxy.Journal.
-func (d *DB) Append(ctx context.Context, now time.Time, e proxy.Entry) (int64, error) {
-	return d.db.Append(ctx, now, e)
+func (d *DB) Append(ctx context.Context, e proxy.Entry) (int64, error) {
+	return d.db.Append(ctx, e)
 }
 
 // Record implements proxy.Journal.
-func (d *DB) Record(now time.Time, e proxy.Entry) error { return d.db.Record(now, e) }
+func (d *DB) Record(e proxy.Entry) error { return d.db.Record(e) }
 
 // Lease implements proxy.Journal.
-func (d *DB) Lease(ctx context.Context, now time.Time, backend string, n int, ttl time.Duration) ([]proxy.Leased, time.Time, error) {
-	return d.db.Lease(ctx, now, backend, n, ttl)
+func (d *DB) Lease(ctx context.Context, r proxy.LeaseRequest) ([]proxy.Leased, time.Time, error) {
+	return d.db.Lease(ctx, r)
 }
 
 // Settle implements proxy.Journal.
-func (d *DB) Settle(ctx context.Context, now time.Time, s ...proxy.Settlement) error {
-	return d.db.Settle(ctx, now, s...)
+func (d *DB) Settle(ctx context.Context, s ...proxy.Settlement) error {
+	return d.db.Settle(ctx, s...)
 }
 
 // Resend implements proxy.Journal.

@@ -25,7 +25,7 @@ func TestOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := d.Append(t.Context(), now, proxy.Entry{Event: e, Deliveries: []proxy.EntryDelivery{
+		n, err := d.Append(t.Context(), proxy.Entry{Event: e, Deliveries: []proxy.EntryDelivery{
 			{Delivery: proxy.Delivery{Backend: "legacy", State: proxy.Pending, Turn: 1, Due: now}},
 		}})
 		if err != nil {
@@ -35,13 +35,13 @@ func TestOpen(t *testing.T) {
 			t.Errorf("the event has number %d, then %d", seq, n)
 		}
 		seq = n
-		if ls, _, err := d.Lease(t.Context(), now, "legacy", 10, time.Minute); err != nil || len(ls) != 1 {
+		if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 10, For: time.Minute}); err != nil || len(ls) != 1 {
 			t.Errorf("leased %d, %v", len(ls), err)
 		}
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.Append(t.Context(), now, proxy.Entry{Event: e, State: proxy.Ignored}); err == nil {
+		if _, err := d.Append(t.Context(), proxy.Entry{Event: e, State: proxy.Ignored}); err == nil {
 			t.Errorf("a closed journal took an event")
 		}
 	}
