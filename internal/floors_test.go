@@ -17,8 +17,8 @@ const module = "github.com/breakwater-gateway/breakwater/"
 // floors gives each package its floor. Imports only go down: a package imports packages of lower floors only.
 // .golangci.yaml says the same to editors.
 var floors = map[string]int{
-	"internal/stripe":     1,
-	"internal/stripetest": 1,
+	"internal/stripe":    1,
+	"internal/toystripe": 1,
 
 	"proxy": 2,
 
@@ -43,13 +43,13 @@ var floors = map[string]int{
 }
 
 // forTests are packages that tests of every floor may import.
-var forTests = []string{"internal/journaltest", "internal/stripetest"}
+var forTests = []string{"internal/journaltest", "internal/toystripe"}
 
 // libraries are the modules that the floors which embedders get may import, besides the standard library. Higher
 // floors take what they need; CONTRIBUTING.md has a line for each.
 var libraries = map[string][]string{
-	"internal/stripe":     {"github.com/stripe/stripe-go/v76/webhook"},
-	"internal/stripetest": {"github.com/stripe/stripe-go/v76/webhook"},
+	"internal/stripe":    {"github.com/stripe/stripe-go/v76/webhook"},
+	"internal/toystripe": {"github.com/stripe/stripe-go/v76/webhook"},
 	"proxy": {
 		"github.com/sony/gobreaker/v2",
 		"github.com/stripe/stripe-go/v76",

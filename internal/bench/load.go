@@ -23,7 +23,7 @@ import (
 
 	"github.com/stripe/stripe-go/v76/webhook"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 const (
@@ -169,7 +169,7 @@ func (s *sender) disconnect() {
 // prepare writes a request with a new event into buf.
 func (s *sender) prepare(typ string) {
 	now := time.Now()
-	e := stripetest.New(typ, stripetest.Options{Created: now})
+	e := toystripe.New(typ, toystripe.Options{Created: now})
 	b := append(s.buf[:0], "POST "+webhookPath+" HTTP/1.1\r\nHost: hooks.example.com\r\n"+
 		"User-Agent: Stripe/1.0 (+https://stripe.com/docs/webhooks)\r\nAccept: */*; q=0.5, application/xml\r\n"+
 		"Cache-Control: no-cache\r\nContent-Type: application/json; charset=utf-8\r\nStripe-Signature: t="...)
@@ -201,9 +201,9 @@ func (s *sender) exchange() (status string, err error) {
 
 // exchangeHTTP does with net/http what prepare and exchange do.
 func (s *sender) exchangeHTTP(ctx context.Context, typ string) (status string, err error) {
-	e := stripetest.New(typ, stripetest.Options{})
+	e := toystripe.New(typ, toystripe.Options{})
 	s.body = len(e.Body)
-	req, err := stripetest.Request(ctx, "http://"+s.addr+webhookPath, e, []string{signingSecret}, stripetest.Sending{})
+	req, err := toystripe.Request(ctx, "http://"+s.addr+webhookPath, e, []string{signingSecret}, toystripe.Sending{})
 	if err != nil {
 		return "", err
 	}

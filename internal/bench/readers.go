@@ -17,7 +17,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // phase is a time in which events come in and people read.
@@ -108,8 +108,8 @@ func (o options) measureReaders(ctx context.Context, r *report) error {
 // quarantine sends what verifies with no secret.
 func quarantine(ctx context.Context, addr string) error {
 	for range quarantined {
-		e := stripetest.New(types[0], stripetest.Options{})
-		req, err := stripetest.Request(ctx, "http://"+addr+webhookPath, e, []string{"whsec_rolled"}, stripetest.Sending{})
+		e := toystripe.New(types[0], toystripe.Options{})
+		req, err := toystripe.Request(ctx, "http://"+addr+webhookPath, e, []string{"whsec_rolled"}, toystripe.Sending{})
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ import (
 	"github.com/stripe/stripe-go/v76/webhook"
 
 	"github.com/breakwater-gateway/breakwater/internal/sqlite"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -158,7 +158,7 @@ func fillRole(ctx context.Context, args []string) (err error) {
 
 // stored is an event as the gateway keeps it when its backend's breaker is open.
 func stored(typ string, at time.Time) proxy.Entry {
-	e := stripetest.New(typ, stripetest.Options{Created: at})
+	e := toystripe.New(typ, toystripe.Options{Created: at})
 	signature := fmt.Sprintf("t=%d,v1=%x", at.Unix(), webhook.ComputeSignature(at, e.Body, signingSecret))
 	return proxy.Entry{
 		Event: &proxy.Event{

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakwater-gateway/breakwater/internal/server"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // demoConfig is as small and as quick as it can be: what takes minutes in life takes seconds here.
@@ -177,9 +177,9 @@ var demoTypes = []string{
 
 // sendEvent plays Stripe with one event.
 func (s *shop) sendEvent(ctx context.Context, url string) {
-	ev := stripetest.New(demoTypes[rand.N(len(demoTypes))], stripetest.Options{})
+	ev := toystripe.New(demoTypes[rand.N(len(demoTypes))], toystripe.Options{})
 	// What Stripe has begun to send it sends to the end.
-	req, err := stripetest.Request(context.WithoutCancel(ctx), url, ev, []string{demoSecret}, stripetest.Sending{})
+	req, err := toystripe.Request(context.WithoutCancel(ctx), url, ev, []string{demoSecret}, toystripe.Sending{})
 	if err == nil {
 		s.send(req, ev)
 	}

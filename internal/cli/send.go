@@ -21,7 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // sender is what send was asked for.
@@ -63,7 +63,7 @@ A type without a sample is sent with a made-up object in it.
 Exit codes: 0 each was answered 2xx, 1 not each, 2 wrong usage, 3 nothing answers at --to.`,
 		Example: sendExamples,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return append(stripetest.Types(), "all"), cobra.ShellCompDirectiveNoFileComp
+			return append(toystripe.Types(), "all"), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 	f := c.Flags()
@@ -87,7 +87,7 @@ Exit codes: 0 each was answered 2xx, 1 not each, 2 wrong usage, 3 nothing answer
 			return err
 		}
 		for _, t := range s.types {
-			if !slices.Contains(stripetest.Types(), t) {
+			if !slices.Contains(toystripe.Types(), t) {
 				fmt.Fprintf(c.ErrOrStderr(), "note: there is no sample of %s (see --list): the object in it is made up\n", t)
 			}
 		}
@@ -112,9 +112,9 @@ Exit codes: 0 each was answered 2xx, 1 not each, 2 wrong usage, 3 nothing answer
 
 func listSamples(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return writeJSON(w, stripetest.Types())
+		return writeJSON(w, toystripe.Types())
 	}
-	_, err := fmt.Fprintln(w, strings.Join(stripetest.Types(), "\n"))
+	_, err := fmt.Fprintln(w, strings.Join(toystripe.Types(), "\n"))
 	return err
 }
 
@@ -165,7 +165,7 @@ func sampleTypes(args []string) ([]string, error) {
 			continue
 		}
 		before := len(types)
-		for _, t := range stripetest.Types() {
+		for _, t := range toystripe.Types() {
 			if ok, err := path.Match(arg, t); err != nil {
 				return nil, usageError("%s: not a pattern", arg)
 			} else if ok {
@@ -219,7 +219,7 @@ func (s *sender) run(ctx context.Context) error {
 	for range min(s.concurrency, s.total()) {
 		workers.Go(func() {
 			for t := range types {
-				ev := stripetest.New(t, stripetest.Options{Account: s.account})
+				ev := toystripe.New(t, toystripe.Options{Account: s.account})
 				err := s.send(ctx, ev)
 				if err == nil && s.duplicate {
 					err = s.send(ctx, ev)
@@ -257,7 +257,7 @@ func (s *sender) feed(ctx context.Context, types chan<- string) {
 }
 
 // send sends one event and notes its answer. Its error ends everything.
-func (s *sender) send(ctx context.Context, ev stripetest.Event) error {
+func (s *sender) send(ctx context.Context, ev toystripe.Event) error {
 	start := time.Now()
 	status, body, err := s.post(ctx, ev, start.Add(-s.stale))
 	switch {
@@ -274,8 +274,8 @@ func (s *sender) send(ctx context.Context, ev stripetest.Event) error {
 }
 
 // post returns the answer's status and how its body begins.
-func (s *sender) post(ctx context.Context, ev stripetest.Event, signedAt time.Time) (int, []byte, error) {
-	req, err := stripetest.Request(ctx, s.to, ev, s.secrets, stripetest.Sending{SignedAt: signedAt, Tamper: s.tamper})
+func (s *sender) post(ctx context.Context, ev toystripe.Event, signedAt time.Time) (int, []byte, error) {
+	req, err := toystripe.Request(ctx, s.to, ev, s.secrets, toystripe.Sending{SignedAt: signedAt, Tamper: s.tamper})
 	if err != nil {
 		return 0, nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 const (
@@ -59,7 +59,7 @@ func newSendReport(total int, keep bool) *sendReport {
 	return &sendReport{total: total, keep: keep, started: time.Now(), answers: map[answerKey][]time.Duration{}, events: []sentEvent{}}
 }
 
-func (r *sendReport) add(ev stripetest.Event, status int, text string, took time.Duration) {
+func (r *sendReport) add(ev toystripe.Event, status int, text string, took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.done++

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stripe/stripe-go/v76/webhook"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // gate answers as a gateway would, and remembers the ids that it was sent.
@@ -186,12 +186,12 @@ func TestSendUsage(t *testing.T) {
 
 func TestSendList(t *testing.T) {
 	_, stdout, _ := runSend(t, "--list")
-	if got := strings.Fields(stdout); !slices.Equal(got, stripetest.Types()) {
+	if got := strings.Fields(stdout); !slices.Equal(got, toystripe.Types()) {
 		t.Errorf("got %q", got)
 	}
 	_, stdout, _ = runSend(t, "--list", "--json")
 	var got []string
-	if err := json.Unmarshal([]byte(stdout), &got); err != nil || !slices.Equal(got, stripetest.Types()) {
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || !slices.Equal(got, toystripe.Types()) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -263,7 +263,7 @@ func TestSendKeepsToTheRate(t *testing.T) {
 func TestSendTable(t *testing.T) {
 	t.Parallel()
 	r := newSendReport(1000, false)
-	ev := stripetest.Event{ID: "evt_1", Type: "invoice.paid"}
+	ev := toystripe.Event{ID: "evt_1", Type: "invoice.paid"}
 	for i := range 1000 {
 		took := time.Duration(i+1) * 100 * time.Microsecond
 		switch {
@@ -297,7 +297,7 @@ func TestSendManyAnswers(t *testing.T) {
 	t.Parallel()
 	r := newSendReport(1000, false)
 	for i := range 1000 {
-		r.add(stripetest.Event{}, 200, strings.Repeat("x", i), time.Millisecond)
+		r.add(toystripe.Event{}, 200, strings.Repeat("x", i), time.Millisecond)
 	}
 	rows := r.rows()
 	if len(rows) != maxAnswers+1 || rows[0].Answer != "(other answers)" || rows[0].Count != 1000-maxAnswers {

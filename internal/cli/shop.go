@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // shop is both ends of the demo: it sends the events, is the backend that gets them, and knows what was lost.
@@ -60,7 +60,7 @@ func (s *shop) setDown(down bool) {
 }
 
 // send sends one event, as Stripe does, and tells how it was answered.
-func (s *shop) send(req *http.Request, ev stripetest.Event) {
+func (s *shop) send(req *http.Request, ev toystripe.Event) {
 	e := &sent{typ: ev.Type, hash: sha256.Sum256(ev.Body), at: time.Now()}
 	s.mu.Lock()
 	s.events[ev.ID] = e

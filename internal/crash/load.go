@@ -17,7 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // types are events that are stored when the backend fails; real-time ones, which are relayed, are not among them.
@@ -69,7 +69,7 @@ func (l *load) run(ctx context.Context, rng *rand.Rand) error {
 
 // event sends one event. What is not answered 2xx is dropped, or sent again a few times as Stripe would.
 func (l *load) event(ctx context.Context, rng *rand.Rand) error {
-	e := stripetest.New(types[rng.IntN(len(types))], stripetest.Options{})
+	e := toystripe.New(types[rng.IntN(len(types))], toystripe.Options{})
 	if rng.IntN(10) == 0 {
 		e.Body = enlarge(e.Body, 1<<(10+rng.IntN(9)), rng)
 	}
@@ -94,9 +94,9 @@ func (l *load) event(ctx context.Context, rng *rand.Rand) error {
 }
 
 // post reports whether the event was answered 2xx. No answer is no error: it may mean anything.
-func (l *load) post(ctx context.Context, e stripetest.Event) (bool, error) {
+func (l *load) post(ctx context.Context, e toystripe.Event) (bool, error) {
 	// The last requests are not cut when ctx ends: their answers count.
-	req, err := stripetest.Request(context.WithoutCancel(ctx), l.to, e, []string{signingSecret}, stripetest.Sending{})
+	req, err := toystripe.Request(context.WithoutCancel(ctx), l.to, e, []string{signingSecret}, toystripe.Sending{})
 	if err != nil {
 		return false, err
 	}

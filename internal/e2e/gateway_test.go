@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // site is the folder of one gateway: routes.yaml, the journal beside it, and where it listens.
@@ -77,12 +77,12 @@ func (s site) awaitReady(t *testing.T, p *process) {
 func (s site) url() string { return "http://" + s.listen + "/stripe/webhook" }
 
 // invoicePaid returns a new event.
-func invoicePaid() stripetest.Event { return stripetest.New("invoice.paid", stripetest.Options{}) }
+func invoicePaid() toystripe.Event { return toystripe.New("invoice.paid", toystripe.Options{}) }
 
 // signed returns the request that Stripe makes for e, signed at a time.
-func signed(t *testing.T, to string, e stripetest.Event, at time.Time) *http.Request {
+func signed(t *testing.T, to string, e toystripe.Event, at time.Time) *http.Request {
 	t.Helper()
-	req, err := stripetest.Request(context.Background(), to, e, []string{secret}, stripetest.Sending{SignedAt: at})
+	req, err := toystripe.Request(context.Background(), to, e, []string{secret}, toystripe.Sending{SignedAt: at})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func do(c *http.Client, req *http.Request) (status int, body string, err error) 
 }
 
 // post sends e as Stripe does, at this moment, and returns the answer.
-func post(t *testing.T, to string, e stripetest.Event) (status int, body string) {
+func post(t *testing.T, to string, e toystripe.Event) (status int, body string) {
 	t.Helper()
 	status, body, err := do(http.DefaultClient, signed(t, to, e, time.Now()))
 	if err != nil {

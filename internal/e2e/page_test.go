@@ -16,7 +16,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 const adminToken = "an admin token of some length"
@@ -58,10 +58,10 @@ func newShop(t *testing.T, backends ...string) *shop {
 }
 
 // sell sends n events of a type.
-func (s *shop) sell(t *testing.T, typ string, n int) (sent []stripetest.Event) {
+func (s *shop) sell(t *testing.T, typ string, n int) (sent []toystripe.Event) {
 	t.Helper()
 	for range n {
-		e := stripetest.New(typ, stripetest.Options{})
+		e := toystripe.New(typ, toystripe.Options{})
 		if status, body := post(t, s.url(), e); status/100 != 2 {
 			t.Fatalf("%d %s", status, body)
 		}
@@ -276,7 +276,7 @@ func TestPayloadsAreInert(t *testing.T) {
 	big := fmt.Sprintf(`{"id":"evt_big","type":"invoice.paid","data":{"object":{"id":"in_big","text":"%s"}}}`, strings.Repeat("<script>", 5<<20/8))
 	s.answers["legacy"].Store(http.StatusTeapot) // what it answers is somebody else's text, too
 	for id, text := range map[string]string{"evt_hostile": raw, "evt_big": big} {
-		if status, answer := post(t, s.url(), stripetest.Event{ID: id, Body: []byte(text)}); status != 200 {
+		if status, answer := post(t, s.url(), toystripe.Event{ID: id, Body: []byte(text)}); status != 200 {
 			t.Fatalf("%d %s", status, answer)
 		}
 	}
@@ -320,7 +320,7 @@ func TestEachPage(t *testing.T) {
 	s.sell(t, "invoice.payment_failed", 6)
 	s.answers["crm"].Store(503)
 	s.sell(t, "customer.created", 3)
-	unknown := stripetest.New("account.updated", stripetest.Options{})
+	unknown := toystripe.New("account.updated", toystripe.Options{})
 	if status, _ := post(t, "http://"+s.listen+"/stripe/connect", unknown); status != 200 {
 		t.Fatalf("%d for what the quarantine takes", status)
 	}

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -178,6 +178,6 @@ func signedWith(secret string, body []byte, signed time.Time) proxy.Rejected {
 	}
 }
 
-func invoice() []byte { return stripetest.New("invoice.paid", stripetest.Options{}).Body }
+func invoice() []byte { return toystripe.New("invoice.paid", toystripe.Options{}).Body }
 
 var errDisk = errors.New("disk")

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -222,7 +222,7 @@ func TestAlertOncePerReasonAndSource(t *testing.T) {
 func TestDiagnosis(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 4, 15, 30, 0, 0, time.UTC)
-	body := stripetest.New("invoice.paid", stripetest.Options{}).Body
+	body := toystripe.New("invoice.paid", toystripe.Options{}).Body
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, body); err != nil {
 		t.Fatal(err)
@@ -297,7 +297,7 @@ func TestDiagnosis(t *testing.T) {
 func TestList(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	ev := stripetest.New("invoice.paid", stripetest.Options{})
+	ev := toystripe.New("invoice.paid", toystripe.Options{})
 	const n = 2*pageSize + 3
 	for range n - 1 {
 		b.keep(request([]byte("not JSON")))

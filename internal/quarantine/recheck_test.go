@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -20,7 +20,7 @@ import (
 func (b *bench) fill(n int) (ids []string) {
 	b.t.Helper()
 	for range n {
-		ev := stripetest.New("invoice.paid", stripetest.Options{})
+		ev := toystripe.New("invoice.paid", toystripe.Options{})
 		ids = append(ids, ev.ID)
 		if !b.keep(request(ev.Body)) {
 			b.t.Fatal("not kept")
@@ -62,7 +62,7 @@ func TestRecheck(t *testing.T) {
 func TestReleaseWhatCame(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	ev := stripetest.New("customer.subscription.updated", stripetest.Options{Account: "acct_1"})
+	ev := toystripe.New("customer.subscription.updated", toystripe.Options{Account: "acct_1"})
 	old := signedWith(known, ev.Body, time.Now().Add(-40*24*time.Hour))
 	old.Reason, old.Received = stripe.TooOld, time.Now().Add(-29*24*time.Hour)
 	b.keep(old)

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // client returns a client of the gateway's admin listener.
@@ -229,12 +229,12 @@ func TestNewerEventsOfTheSameObject(t *testing.T) {
 	b, dir := newBackend(t), t.TempDir()
 	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, ""))
 	g := start(t, dir)
-	ev := stripetest.New("invoice.paid", stripetest.Options{})
+	ev := toystripe.New("invoice.paid", toystripe.Options{})
 	ids := []string{ev.ID, ev.ID[:len(ev.ID)-1] + "_2", ev.ID[:len(ev.ID)-1] + "_3"}
 	for _, id := range ids {
 		same := ev
 		same.ID, same.Body = id, bytes.ReplaceAll(ev.Body, []byte(ev.ID), []byte(id))
-		req, err := stripetest.Request(t.Context(), g.Webhook+"/stripe/webhook", same, []string{secret}, stripetest.Sending{})
+		req, err := toystripe.Request(t.Context(), g.Webhook+"/stripe/webhook", same, []string{secret}, toystripe.Sending{})
 		if err != nil {
 			t.Fatal(err)
 		}

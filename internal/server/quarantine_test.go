@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/breakwater-gateway/breakwater/internal/quarantine"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // The whole story of a secret that was rolled at Stripe and not here.
@@ -94,8 +94,8 @@ func TestQuarantineIsForStripeOnly(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "routes.yaml"), configuration("http://127.0.0.1:1", tt.config))
 			g := start(t, dir)
-			ev := stripetest.New("invoice.paid", stripetest.Options{})
-			req, err := stripetest.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{"whsec_somebody_else"}, stripetest.Sending{})
+			ev := toystripe.New("invoice.paid", toystripe.Options{})
+			req, err := toystripe.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{"whsec_somebody_else"}, toystripe.Sending{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,7 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 func TestMain(m *testing.M) {
@@ -129,10 +129,10 @@ func (g *gateway) wait(t *testing.T) error {
 }
 
 // send sends a new event as Stripe does, and returns it with the answer.
-func (g *gateway) send(t *testing.T, client *http.Client, signedWith string) (stripetest.Event, int, string) {
+func (g *gateway) send(t *testing.T, client *http.Client, signedWith string) (toystripe.Event, int, string) {
 	t.Helper()
-	ev := stripetest.New("invoice.paid", stripetest.Options{})
-	req, err := stripetest.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{signedWith}, stripetest.Sending{})
+	ev := toystripe.New("invoice.paid", toystripe.Options{})
+	req, err := toystripe.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{signedWith}, toystripe.Sending{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestStopInOrder(t *testing.T) {
 	g := start(t, dir)
 
 	type answer struct {
-		ev     stripetest.Event
+		ev     toystripe.Event
 		status int
 	}
 	answers := make(chan answer, 1)
@@ -349,8 +349,8 @@ func TestStopServesWhatWasAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ev := stripetest.New("invoice.paid", stripetest.Options{})
-	req, err := stripetest.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{secret}, stripetest.Sending{})
+	ev := toystripe.New("invoice.paid", toystripe.Options{})
+	req, err := toystripe.Request(t.Context(), g.Webhook+"/stripe/webhook", ev, []string{secret}, toystripe.Sending{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,17 +6,17 @@ import (
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 // What a Stripe that shares no code with this package sends is believed and understood.
 func TestSamples(t *testing.T) {
 	t.Parallel()
 	created := time.Date(2026, 11, 21, 19, 0, 0, 0, time.UTC)
-	for _, typ := range append(stripetest.Types(), "invoice.overdue", "v2.made.up") {
-		ev := stripetest.New(typ, stripetest.Options{Account: "acct_7", Created: created})
+	for _, typ := range append(toystripe.Types(), "invoice.overdue", "v2.made.up") {
+		ev := toystripe.New(typ, toystripe.Options{Account: "acct_7", Created: created})
 		secrets := []string{"whsec_new", "whsec_old"}
-		req, err := stripetest.Request(t.Context(), "http://127.0.0.1", ev, secrets, stripetest.Sending{})
+		req, err := toystripe.Request(t.Context(), "http://127.0.0.1", ev, secrets, toystripe.Sending{})
 		if err != nil {
 			t.Fatal(err)
 		}

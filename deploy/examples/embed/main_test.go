@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/breakwater-gateway/breakwater/internal/stripetest"
+	"github.com/breakwater-gateway/breakwater/internal/toystripe"
 )
 
 func TestEmbeddedGatewayDelivers(t *testing.T) {
@@ -31,8 +31,8 @@ func TestEmbeddedGatewayDelivers(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, l, filepath.Join(t.TempDir(), "journal.db"), backend.URL) }()
 
-	e := stripetest.New("invoice.paid", stripetest.Options{})
-	req, err := stripetest.Request(ctx, "http://"+l.Addr().String()+"/stripe/webhook", e, []string{"whsec_embed"}, stripetest.Sending{})
+	e := toystripe.New("invoice.paid", toystripe.Options{})
+	req, err := toystripe.Request(ctx, "http://"+l.Addr().String()+"/stripe/webhook", e, []string{"whsec_embed"}, toystripe.Sending{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,8 @@
-// Package stripetest is a Stripe to test with: sample events of many types, shaped and printed as Stripe prints them,
+// Package toystripe is a Stripe to test with: sample events of many types, shaped and printed as Stripe prints them,
 // and the signed requests that it sends them in. It is cheap enough to make load with.
 //
 // It signs with stripe-go and shares no code with the gateway, so that the two check each other.
-package stripetest
+package toystripe
 
 import (
 	"bytes"
