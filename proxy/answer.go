@@ -2,121 +2,147 @@ package proxy
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/breakwater-gateway/breakwater/internal/stripe"
 )
 
-// verdict is what Stripe is answered, and what is left to do once it has the answer.
-type verdict struct {
+// answerIn is how long after a request Stripe surely still reads. A 2xx written later may not have reached it.
+const answerIn = 5 * time.Second
+
+// answer is what Stripe is told, and what is left to do once it knows.
+type answer struct {
 	result Result
 	status int
 	header http.Header
 	body   []byte
-	reason string // why not, for the log; Stripe gets it only where it holds no detail of ours
+	reason string      // why not, for the log; Stripe gets it only where it holds no detail of ours
+	fields []zap.Field // for the log only
 
 	// after is called when the answer was written. answered is the zero time when Stripe may not have it.
 	after func(answered time.Time)
-	// diagnosis goes to the log only.
-	diagnosis []zap.Field
 }
 
 // refuse answers with an error status and the reason as JSON.
-func refuse(status int, r Result, reason string) verdict {
+func refuse(status int, r Result, reason string) *answer {
 	body, _ := json.Marshal(map[string]string{"status": string(r), "reason": reason})
-	return verdict{result: r, status: status, header: jsonHeader(), reason: reason, body: body}
+	return &answer{result: r, status: status, header: jsonHeader(), reason: reason, body: body}
 }
 
 func jsonHeader() http.Header { return http.Header{"Content-Type": {"application/json"}} }
 
 // tryLater asks Stripe to come again: it keeps the event for up to three days.
-func tryLater(reason string) verdict {
-	v := refuse(http.StatusServiceUnavailable, ResultRefused, reason)
-	v.header.Set("Retry-After", "10")
-	return v
+func tryLater(reason string) *answer {
+	ans := refuse(http.StatusServiceUnavailable, ResultRefused, reason)
+	ans.header.Set("Retry-After", "10")
+	return ans
 }
 
-// settled is an answer of our own to a verified event.
-func settled(status int, r Result, ev *Event) verdict {
+// say tells what became of an event in our own words: {"status":"stored","event":"evt_..."}.
+func say(status int, r Result, ev *Event) *answer {
 	body := make([]byte, 0, 64)
 	body = append(body, `{"status":"`...)
 	body = append(body, r...)
 	body = append(body, `","event":`...)
 	body = strconv.AppendQuote(body, ev.ID)
-	return verdict{result: r, status: status, header: jsonHeader(), body: append(body, '}')}
+	return &answer{result: r, status: status, header: jsonHeader(), body: append(body, '}')}
 }
 
-// reject answers a request whose signature is not good: a short reason for the sender, the diagnosis for the operator.
-func (g *Gateway) reject(x *exchange, body []byte, err error) verdict {
-	var f *stripe.Failure
-	if !errors.As(err, &f) {
-		f = &stripe.Failure{Reason: stripe.MalformedHeader, Err: err}
-	}
-	g.observer.Verified(x.source.name, f.Reason, f.Age)
-	x.source.bad(f.Reason, x.start)
-	v, kept := g.quarantine(x, body, f.Reason)
-	if !kept {
-		v = refuse(http.StatusBadRequest, ResultRejected, f.Reason)
-	}
-	v.diagnosis = []zap.Field{zap.NamedError("diagnosis", err)}
-	if f.Age != 0 {
-		v.diagnosis = append(v.diagnosis, zap.Int64("age_seconds", int64(f.Age/time.Second)))
-	}
-	if f.Reason == stripe.NoMatch && g.diagnose.Allow() {
-		for _, name := range slices.Sorted(maps.Keys(x.byName)) {
-			if name != x.source.name && stripe.MatchesAny(body, x.r.Header["Stripe-Signature"], x.byName[name].secrets) >= 0 {
-				v.diagnosis = append(v.diagnosis, zap.String("hint", "matches the secret of source "+name+": is Stripe's URL the right one?"))
-			}
-		}
-	}
-	return v
-}
-
-// kept out of an answer that is passed on: the server frames it anew, and cookies are not for Stripe.
+// droppedAnswerHeaders are kept out of an answer that is passed on: the server frames it anew, and cookies are not for
+// Stripe.
 var droppedAnswerHeaders = []string{"Content-Length", "Content-Encoding", "Set-Cookie", "Trailer"}
 
 // pass is a backend's own answer, so that Stripe's dashboard shows it.
-func pass(o outcome) verdict {
-	v := verdict{result: ResultDelivered, status: o.Status, header: o.header, body: o.body}
-	if o.header.Get("Content-Encoding") != "" {
-		v.body = nil // unreadable without its header
+func pass(o Outcome) *answer {
+	ans := &answer{result: ResultDelivered, status: o.Status, header: o.Header, body: o.Body}
+	if o.Header.Get("Content-Encoding") != "" {
+		ans.body = nil // unreadable without its header
 	}
 	for _, k := range droppedAnswerHeaders {
-		v.header.Del(k)
+		ans.header.Del(k)
 	}
-	return v
+	return ans
 }
 
-// answer writes the answer out, and returns when Stripe had it: the zero time when it is no 2xx, could not be written
+// hold says whether Stripe is to wait for the backend's own 2xx.
+type hold int
+
+const (
+	notHeld hold = iota
+	holding      // Stripe is asked to come again until the backend has the event
+	lifted       // it would be held, but the source gave no 2xx for too long: Stripe disables an endpoint for that
+)
+
+const (
+	maxHoldTest = time.Hour      // in test mode Stripe tries three times only
+	maxSilence  = 48 * time.Hour // without any 2xx from a source; Stripe disables an endpoint after nine days
+)
+
+// held is the one rule by which an event is held. lastAnswered is when Stripe last got a 2xx from the event's source.
+func (m Match) held(ev *Event, now, lastAnswered time.Time) hold {
+	if m.Answer != AnswerBackend {
+		return notHeld
+	}
+	limit := min(m.HoldFor, maxHoldFor)
+	if !ev.Livemode {
+		limit = min(limit, maxHoldTest)
+	}
+	since := ev.Created
+	if since.IsZero() {
+		since = ev.Received
+	}
+	switch {
+	case now.Sub(since) >= limit:
+		return notHeld
+	case now.Sub(lastAnswered) >= maxSilence:
+		return lifted
+	}
+	return holding
+}
+
+// kept answers for an event that is on stable storage: with ok, unless it is held.
+func (a *arrival) kept(ok Result) *answer {
+	h := a.match.held(a.event, a.start, a.source.health.lastAnswered())
+	if h == holding {
+		ans := say(http.StatusServiceUnavailable, ResultHeld, a.event)
+		ans.header.Set("Retry-After", "60")
+		ans.reason = "held until the backend has it (answer: backend)"
+		return ans
+	}
+	ans := say(http.StatusOK, ok, a.event)
+	if h == lifted {
+		ans.fields = append(ans.fields, zap.String("hold", "lifted: no 2xx to Stripe for 48h, which would disable the endpoint"))
+	}
+	return ans
+}
+
+// write writes the answer out, and returns when Stripe had it: the zero time when it is no 2xx, could not be written
 // whole, or was written so late that Stripe may have hung up.
-func (g *Gateway) answer(x *exchange, v verdict) time.Time {
+func (x *exchange) write(ans *answer) time.Time {
 	h := x.w.Header()
-	maps.Copy(h, v.header)
+	maps.Copy(h, ans.header)
 	if h["Content-Type"] == nil {
 		h["Content-Type"] = nil // present and nil: net/http does not guess one
 	}
 	rc := http.NewResponseController(x.w)
 	rc.SetWriteDeadline(time.Now().Add(answerIn))
-	if v.status != http.StatusNoContent && v.status != http.StatusNotModified {
-		h["Content-Length"] = []string{strconv.Itoa(len(v.body))}
+	bodiless := ans.status == http.StatusNoContent || ans.status == http.StatusNotModified
+	if !bodiless {
+		h["Content-Length"] = []string{strconv.Itoa(len(ans.body))}
 	}
-	x.w.WriteHeader(v.status)
-	_, err := x.w.Write(v.body)
-	if v.status == http.StatusNoContent || v.status == http.StatusNotModified {
+	x.w.WriteHeader(ans.status)
+	_, err := x.w.Write(ans.body)
+	if bodiless {
 		err = nil
 	}
 	if ferr := rc.Flush(); err == nil {
 		err = ferr
 	}
 	now := time.Now()
-	if v.status > 299 {
+	if ans.status > 299 {
 		return time.Time{}
 	}
 	x.source.health.answered.Store(now.UnixNano())
@@ -126,39 +152,57 @@ func (g *Gateway) answer(x *exchange, v verdict) time.Time {
 	return now
 }
 
-// note counts and logs a request: one line, whatever became of it.
-func (g *Gateway) note(x *exchange, v verdict) {
-	took := time.Since(x.start)
+// report counts and logs what was answered: one line, whatever became of it. src is nil for an unknown path, ev when no
+// event was verified.
+func (g *Gateway) report(src *source, ev *Event, start time.Time, ans *answer, more ...zap.Field) {
+	took := time.Since(start)
 	name := ""
-	if x.source != nil {
-		name = x.source.name
+	if src != nil {
+		name = src.name
 	}
-	g.observer.Answered(name, x.event, v.result, took)
+	g.observers.Answered(name, ev, ans.result, took)
 	level := zap.InfoLevel
-	switch v.result {
+	switch ans.result {
 	case ResultRefused:
 		level = zap.ErrorLevel
 	case ResultRejected, ResultQuarantined, ResultTooLarge, ResultUnparseable, ResultUnrouted, ResultStored, ResultHeld:
 		level = zap.WarnLevel
 	}
-	e := g.log.Check(level, "event")
-	if e == nil {
+	line := g.log.Check(level, "event")
+	if line == nil {
 		return
 	}
 	fields := make([]zap.Field, 0, 12)
-	if x.event != nil {
-		fields = append(fields, zap.String(keyEventID, x.event.ID), zap.String(keyEventType, x.event.Type))
+	if ev != nil {
+		fields = append(fields, zap.String(keyEventID, ev.ID), zap.String(keyEventType, ev.Type))
 	}
-	fields = append(fields, zap.String(keySource, name), zap.Int(keyStatus, v.status),
-		zap.String(keyOutcome, string(v.result)), millis(took))
-	if x.lifted {
-		fields = append(fields, zap.String("hold", "lifted: no 2xx to Stripe for 48h, which would disable the endpoint"))
+	fields = append(fields, zap.String(keySource, name), zap.Int(keyStatus, ans.status), zap.String(keyResult, string(ans.result)),
+		millis(took), unlessEmpty("reason", ans.reason))
+	line.Write(append(append(fields, more...), ans.fields...)...)
+}
+
+// asked says in the log what was asked for, where no event can say so.
+func (x *exchange) asked() []zap.Field {
+	path := x.r.URL.Path
+	return []zap.Field{
+		zap.String("client", x.r.RemoteAddr), zap.String("method", x.r.Method), zap.String("path", path[:min(len(path), 200)]),
 	}
-	fields = append(fields, unlessEmpty("reason", v.reason))
-	if x.event == nil && x.r != nil {
-		fields = append(fields, zap.String("client", x.r.RemoteAddr), zap.String("method", x.r.Method), zap.String("path", x.r.URL.Path[:min(len(x.r.URL.Path), 200)]))
-	}
-	e.Write(append(fields, v.diagnosis...)...)
+}
+
+// Field names of the log. Dashboards and searches rest on them.
+const (
+	keyEventID   = "event_id"
+	keyEventType = "event_type"
+	keySource    = "source"
+	keyBackend   = "backend"
+	keyAttempt   = "attempt"
+	keyStatus    = "status"
+	keyResult    = "result"  // of an event
+	keyOutcome   = "outcome" // of an attempt
+)
+
+func millis(d time.Duration) zap.Field {
+	return zap.Float64("duration_ms", float64(d.Microseconds())/1000)
 }
 
 func unlessEmpty(key, value string) zap.Field {

@@ -9,7 +9,7 @@ import (
 )
 
 // Config is what a Gateway is made of. Zero durations and sizes mean the documented default.
-// Journal, Log, Observer and Quarantine are taken by New and stay as they are: Reload does not look at them.
+// Journal, Log, Observers and Quarantine are taken by New and stay as they are: Reload does not look at them.
 type Config struct {
 	Sources  map[string]Source
 	Backends map[string]Backend
@@ -25,7 +25,7 @@ type Config struct {
 
 	Journal    Journal     // required
 	Log        *zap.Logger // nil: nothing is logged
-	Observer   Observer    // nil: nothing is counted
+	Observers  []Observer  // told what happens, each in turn
 	Quarantine Quarantine  // nil: what does not verify is refused
 }
 
@@ -53,6 +53,7 @@ type Backend struct {
 	ForwardedProto string   // X-Forwarded-Proto; default "https"
 	APIVersion     string   // the version that the backend's Stripe library expects; others are counted and warned of
 	Was            []string // earlier names: their deliveries are taken over
+	Sender         Sender   // hands events over instead of HTTP; URL and what belongs to it are not looked at then
 }
 
 // Retry says how long a failed delivery waits: exponential with full jitter, from Initial to Max, until GiveUpAfter

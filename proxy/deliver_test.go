@@ -394,7 +394,7 @@ func TestAccept(t *testing.T) {
 		h := hook(w.journal)
 		w.run()
 		accept := func(source, id string) (proxy.Result, error) {
-			return w.Accept(t.Context(), &proxy.Event{Source: source, ID: id, Type: "invoice.paid", Body: event(id, "invoice.paid"), Received: time.Now()})
+			return w.Accept(t.Context(), &proxy.Event{Source: source, ID: id, Type: "invoice.paid", Body: event(id, "invoice.paid"), Received: time.Now()}, proxy.TriggerInline)
 		}
 		if got, err := accept("main", "evt_1"); got != proxy.ResultStored || err != nil {
 			t.Errorf("%s, %v, want stored", got, err)

@@ -1,7 +1,11 @@
 package proxy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
@@ -14,14 +18,14 @@ type Event struct {
 	Source string // the name of the Source that it came in on
 	ID     string // evt_...; for a body that could not be parsed "sha256:" and the body's hash in hex
 
-	Type       string
-	Account    string // connected account (acct_...), empty for one's own
-	APIVersion string
-	Object     string // data.object.id, or related_object.id of a thin event
-	Customer   string // data.object.customer, or the object itself where it is a customer
-	Livemode   bool
+	Type       string    // "invoice.paid"; empty for a body that could not be parsed
+	Account    string    // connected account (acct_...), empty for one's own
+	APIVersion string    // "2023-10-16": the version that the body is written in
+	Object     string    // data.object.id, or related_object.id of a thin event
+	Customer   string    // data.object.customer, or the object itself where it is a customer
+	Livemode   bool      // false: test data
 	Created    time.Time // Stripe's clock, whole seconds for snapshot events; zero when the body says nothing
-	Received   time.Time
+	Received   time.Time // our clock, when the request's headers were read
 
 	Query     string      // the raw query that Stripe's request came with, without "?"
 	Header    http.Header // the headers that are kept for every attempt: see keptHeaders
@@ -39,3 +43,64 @@ func (e *Event) Key() Key { return Key{e.Source, e.ID} }
 // Unique reports whether the event can be a duplicate of another. The dashboard's test event (evt_00000000000000) has
 // one constant id, so it is never a duplicate.
 func (e *Event) Unique() bool { return !stripe.IsTestID(e.ID) }
+
+// parse fills in what the body says of itself. The error says why it could not be read; such an event is known by its
+// hash.
+func (e *Event) parse() error {
+	env, err := stripe.Parse(e.Body)
+	if err != nil {
+		sum := sha256.Sum256(e.Body)
+		e.ID = "sha256:" + hex.EncodeToString(sum[:])
+		return err
+	}
+	e.ID, e.Type, e.Account, e.APIVersion = env.ID, env.Type, env.Account, env.APIVersion
+	e.Object, e.Customer, e.Livemode, e.Created = env.Object, env.Customer, env.Livemode, env.Created
+	return nil
+}
+
+// Rejected is a request that did not verify.
+type Rejected struct {
+	ID        int64 // set when read back
+	Source    string
+	Received  time.Time
+	Client    netip.Addr // the right-most hop that is not a trusted proxy; invalid when that is no address
+	Reason    string     // of the failed verification: "no_match", "too_old", "too_far_ahead"
+	Query     string
+	Header    http.Header // as of an Event
+	Forwarded http.Header
+	Body      []byte
+}
+
+// Event returns the event that the request holds, if its body is to be believed. The error says why the body could not
+// be read; such an event is known by its hash.
+func (r *Rejected) Event() (*Event, error) {
+	e := &Event{Source: r.Source, Received: r.Received, Query: r.Query, Header: r.Header, Forwarded: r.Forwarded, Body: r.Body}
+	return e, e.parse()
+}
+
+// droppedHeaders are not passed on to backends: those of the connection, those that are ours to say, and two that would
+// make net/http repeat a POST by itself.
+var droppedHeaders = map[string]bool{
+	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Te": true, "Trailer": true,
+	"Transfer-Encoding": true, "Upgrade": true, "Expect": true, "Content-Length": true, "Host": true,
+	"Cookie": true, "Authorization": true, "Proxy-Authorization": true, "Proxy-Authenticate": true,
+	"Accept-Encoding": true, "Idempotency-Key": true, "X-Idempotency-Key": true,
+	"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true,
+	"Breakwater-Event-Id": true, "Breakwater-Attempt": true, "Breakwater-Received-At": true,
+	"Breakwater-Trigger": true, "Breakwater-Original-Signature": true,
+}
+
+func keptHeaders(in http.Header) http.Header {
+	out := make(http.Header, len(in))
+	for k, v := range in {
+		if !droppedHeaders[k] {
+			out[k] = v
+		}
+	}
+	for _, names := range in["Connection"] { // further headers of the connection (RFC 9110, section 7.6.1)
+		for name := range strings.SplitSeq(names, ",") {
+			delete(out, http.CanonicalHeaderKey(strings.TrimSpace(name)))
+		}
+	}
+	return out
+}

@@ -12,14 +12,14 @@ import (
 func (g *Gateway) DialWith(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
 	g.dial = dial
 	for _, b := range g.state.Load().backends {
-		b.target.Load().transport.DialContext = dial
+		b.target.Load().http.transport.DialContext = dial
 	}
 }
 
 // PanicIn makes every attempt panic while it is being made.
 func (g *Gateway) PanicIn() {
 	for _, b := range g.state.Load().backends {
-		b.target.Load().transport.Proxy = func(*http.Request) (*url.URL, error) { panic("in the transport") }
+		b.target.Load().http.transport.Proxy = func(*http.Request) (*url.URL, error) { panic("in the transport") }
 	}
 }
 

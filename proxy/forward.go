@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,24 +24,24 @@ import (
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 )
 
-const (
-	passedBody  = 4 << 10  // of a success, passed on to Stripe
-	judgedBody  = 64 << 10 // looked at by success rules
-	relayedBody = 1 << 20  // of a relayed answer
-	drainedBody = 1 << 20  // read and thrown away, so that a backend that still writes is not cut off
-	excerptLen  = 1 << 10
-)
-
-// outcome is how one attempt ended, with what the backend asked for and answered.
-type outcome struct {
+// Outcome is how one attempt ended. An error is an outcome too: a reset, a timeout, a panic.
+type Outcome struct {
+	// Of the Attempt a Sender sets Status, Outcome and Error; the rest is filled in for it.
 	Attempt
-	retryAfter time.Duration
-	header     http.Header
-	body       []byte
+	RetryAfter time.Duration // what the backend asked for; 0: nothing
+	Header     http.Header   // of the answer; nil without one
+	Body       []byte        // the beginning of the answer's body
 }
 
-// verdict is what the breaker learns: nil says that the backend is alive, be it with a 4xx.
-func (o *outcome) verdict() error {
+// Sender hands events over to one backend. HTTP is the one that a Backend has by its URL.
+type Sender interface {
+	// Send sends e once, with these headers beside its body, and says how that ended. It is called by many goroutines at
+	// once, and returns when ctx ends. The headers are its own, the event is not: it must not change it.
+	Send(ctx context.Context, e *Event, header http.Header) Outcome
+}
+
+// failure is what the breaker learns: nil says that the backend is alive, be it with a 4xx.
+func (o *Outcome) failure() error {
 	switch o.Outcome {
 	case OutcomeDial, OutcomeTLS, OutcomeReset, OutcomeTimeout, OutcomeStatus429, OutcomeStatus5xx:
 		return errors.New(o.Outcome)
@@ -48,6 +51,94 @@ func (o *outcome) verdict() error {
 	return nil
 }
 
+// triggerRelay marks a relayed event inside this package: it is never stored, so no journal ever sees the word.
+const triggerRelay Trigger = "relay"
+
+// forward sends an event to the backend once, and says how that ended. It is the only place from where events leave,
+// inline and later. ctx must derive from the Gateway's lifetime, not from a server's request: ReverseProxy panics with
+// http.ErrAbortHandler when a copy fails under a server's context.
+func (b *backend) forward(ctx context.Context, a attempt) (o Outcome) {
+	t := b.target.Load()
+	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, errTimedOut)
+	defer cancel()
+	started := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			o = Outcome{Attempt: Attempt{Outcome: OutcomePanic, Error: fmt.Sprint("panic: ", p)}}
+		}
+		o.N, o.Trigger, o.Started, o.Duration = a.n, a.trigger, started, time.Since(started)
+		o.Error = excerpt([]byte(o.Error)) // net/http quotes what is not HTTP, however long it is
+		o.Excerpt = excerpt(o.Body)
+	}()
+	header := t.header(a, started)
+	if a.trigger == triggerRelay {
+		return t.http.relay(ctx, a.event, header)
+	}
+	return t.send.Send(ctx, a.event, header)
+}
+
+// header is what an attempt is sent with.
+func (t *target) header(a attempt, now time.Time) http.Header {
+	h := make(http.Header, len(a.event.Header)+len(a.event.Forwarded)+len(t.Headers)+8)
+	maps.Copy(h, a.event.Header)
+	maps.Copy(h, a.event.Forwarded)
+	if t.ForwardedProto != "" {
+		h["X-Forwarded-Proto"] = []string{t.ForwardedProto}
+	}
+	t.sign(h, a, now)
+	h["Breakwater-Event-Id"] = []string{a.event.ID}
+	h["Breakwater-Attempt"] = []string{strconv.Itoa(a.n)}
+	h["Breakwater-Received-At"] = []string{a.event.Received.UTC().Format(time.RFC3339Nano)}
+	h["Breakwater-Trigger"] = []string{string(a.trigger)}
+	for k, v := range t.Headers {
+		h[http.CanonicalHeaderKey(k)] = []string{string(v)}
+	}
+	return h
+}
+
+// sign keeps Stripe's own signature on a fresh event, and signs afresh an old one, or one for a backend with secrets of
+// its own: Stripe's libraries refuse what is older than five minutes.
+func (t *target) sign(h http.Header, a attempt, now time.Time) {
+	secrets := t.secrets
+	if len(secrets) == 0 {
+		at, ok := stripe.Timestamp(h.Get("Stripe-Signature"))
+		if ok && now.Sub(at) <= a.resignAfter {
+			return
+		}
+		secrets = a.secrets
+	}
+	if len(secrets) == 0 {
+		return
+	}
+	if was := h["Stripe-Signature"]; len(was) > 0 {
+		h["Breakwater-Original-Signature"] = was
+	}
+	h["Stripe-Signature"] = []string{stripe.Sign(a.event.Body, now, secrets[:min(2, len(secrets))]...)}
+}
+
+// excerpt returns the beginning of a body as text.
+func excerpt(body []byte) string {
+	s := strings.ToValidUTF8(string(body[:min(len(body), excerptLen+utf8.UTFMax)]), "\uFFFD")
+	n := min(len(s), excerptLen)
+	for n < len(s) && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+const (
+	passedBody    = 4 << 10  // of a success, passed on to Stripe
+	judgedBody    = 64 << 10 // looked at by success rules
+	relayedBody   = 1 << 20  // of a relayed answer
+	discardedBody = 1 << 20  // read and thrown away, so that a backend that still writes is not cut off
+	excerptLen    = 1 << 10
+
+	dialTimeout      = 5 * time.Second
+	handshakeTimeout = 5 * time.Second
+	idleConnTimeout  = 90 * time.Second
+	maxAnswerHeader  = 64 << 10
+)
+
 var (
 	errTimedOut = errors.New("no complete answer within the backend's timeout")
 	errUpgrade  = errors.New("the backend switched protocols")
@@ -56,99 +147,122 @@ var (
 	copyBuffers = bufferPool{}
 )
 
-// forward sends an event to the backend once, and says how that ended. It is the only place from where events leave,
-// inline and later. ctx must derive from the Gateway's lifetime, not from a server's request: ReverseProxy panics with
-// http.ErrAbortHandler when a copy fails under a server's context.
-func (b *backend) forward(ctx context.Context, ev *Event, t try) (o outcome) {
-	target := b.target.Load()
-	ctx, cancel := context.WithTimeoutCause(ctx, target.Timeout, errTimedOut)
-	defer cancel()
-	c := &call{target: target, ev: ev, try: t, started: time.Now(), header: http.Header{}}
-	c.keep = passedBody
-	if t.trigger == triggerRelay {
-		c.keep = relayedBody
-	} else if len(target.Success.BodyNot) > 0 {
-		c.keep = judgedBody
+// httpSender posts events to a URL.
+type httpSender struct {
+	*Backend
+	url       *url.URL
+	transport *http.Transport
+}
+
+// handshakeError marks a TLS handshake that did not succeed, so that it is not taken for a dial.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return "tls handshake: " + e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
+
+// dialFunc is net.Dialer.DialContext.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func newHTTPSender(c *Backend, dial dialFunc) (*httpSender, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil { // its text would quote the URL, which may hold a password
+		return nil, errors.New("url is not a URL")
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			o = c.outcome(OutcomePanic, fmt.Sprint("panic: ", p))
+	tc := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname(), NextProtos: []string{"http/1.1"}}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
 		}
-	}()
-	rp := httputil.ReverseProxy{
-		Transport: target.transport, BufferPool: &copyBuffers, ErrorLog: quiet,
-		Rewrite: c.rewrite, ModifyResponse: c.inspect, ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { c.err = err },
+		tc.RootCAs = x509.NewCertPool()
+		if !tc.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file %s: no certificate in it, PEM is expected", c.CAFile)
+		}
 	}
-	rp.ServeHTTP(c, c.request(ctx))
-	return c.judge(ctx)
+	transport := &http.Transport{
+		DialContext: dial,
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+			defer cancel()
+			conn := tls.Client(raw, tc)
+			if err := conn.HandshakeContext(ctx); err != nil {
+				raw.Close()
+				return nil, &handshakeError{err}
+			}
+			return conn, nil
+		},
+		MaxIdleConnsPerHost:    c.MaxInFlight,
+		IdleConnTimeout:        idleConnTimeout,
+		DisableCompression:     true, // an answer is passed on as it came
+		MaxResponseHeaderBytes: maxAnswerHeader,
+		WriteBufferSize:        16 << 10, // headers and a usual body leave in one write
+	}
+	return &httpSender{c, u, transport}, nil
 }
 
-// triggerRelay marks a relayed event inside this package: it is never stored, so no journal ever sees the word.
-const triggerRelay Trigger = "relay"
-
-// call is one attempt under way. It is the ResponseWriter that ReverseProxy answers to.
-type call struct {
-	try
-	target  *target
-	ev      *Event
-	started time.Time
-	keep    int // bytes of the answer's body to keep
-
-	err     error // no answer, or no whole one
-	status  int
-	header  http.Header
-	body    []byte
-	drained int
+// Send implements Sender. A status line decides, as at Stripe; the body after it matters only to success rules that look
+// at it.
+func (s *httpSender) Send(ctx context.Context, e *Event, header http.Header) Outcome {
+	most := passedBody
+	if len(s.Success.BodyNot) > 0 {
+		most = judgedBody
+	}
+	rec := s.post(ctx, e, header, most)
+	switch {
+	case rec.status == 0 && rec.err == nil:
+		return rec.outcome(OutcomeReset, "the backend did not answer")
+	case rec.status == 0, len(s.Success.BodyNot) > 0 && rec.err != nil:
+		return rec.outcome(classify(ctx, rec.err))
+	}
+	class, text := s.Success.judge(rec.status, rec.header, rec.body)
+	if class == OutcomeDelivered && rec.err != nil {
+		text = "answered " + strconv.Itoa(rec.status) + ", then the answer broke off: " + rec.err.Error()
+	}
+	return rec.outcome(class, text)
 }
 
-// request builds the request that ReverseProxy takes in. Its headers are complete but for X-Forwarded-*.
-func (c *call) request(ctx context.Context) *http.Request {
-	u := *c.target.url
-	u.RawQuery = joinQuery(u.RawQuery, c.ev.Query)
-	h := make(http.Header, len(c.ev.Header)+len(c.target.Headers)+8)
-	maps.Copy(h, c.ev.Header)
-	c.sign(h)
-	h["Accept-Encoding"] = []string{"identity"}
-	h["Breakwater-Event-Id"] = []string{c.ev.ID}
-	h["Breakwater-Attempt"] = []string{strconv.Itoa(c.n)}
-	h["Breakwater-Received-At"] = []string{c.ev.Received.UTC().Format(time.RFC3339Nano)}
-	h["Breakwater-Trigger"] = []string{string(c.trigger)}
-	for k, v := range c.target.Headers {
-		h[http.CanonicalHeaderKey(k)] = []string{string(v)}
+// relay sends an event whose answer goes on to Stripe, and so must be whole.
+func (s *httpSender) relay(ctx context.Context, e *Event, header http.Header) Outcome {
+	rec := s.post(ctx, e, header, relayedBody)
+	switch {
+	case rec.status == 0 && rec.err == nil:
+		return rec.outcome(OutcomeReset, "the backend did not answer")
+	case rec.err != nil:
+		return rec.outcome(classify(ctx, rec.err))
+	case rec.discarded > 0:
+		return rec.outcome(OutcomeSoftFailure, fmt.Sprintf("the answer is longer than %d bytes", relayedBody))
 	}
-	host := c.target.Host
+	return rec.outcome(s.Success.judge(rec.status, rec.header, rec.body))
+}
+
+// post makes the request, and returns what came back: up to most bytes of the body.
+func (s *httpSender) post(ctx context.Context, e *Event, header http.Header, most int) *recorder {
+	u := *s.url
+	u.RawQuery = joinQuery(u.RawQuery, e.Query)
+	host := s.Host
 	if host == "" {
 		host = u.Host
 	}
+	header["Accept-Encoding"] = []string{"identity"}
 	// GetBody lets the Transport send again on a new connection when a kept-alive one turns out to be dead before
 	// anything was written; that is no failed attempt.
-	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.ev.Body)), nil }
+	body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(e.Body)), nil }
 	first, _ := body()
 	r := &http.Request{
-		Method: http.MethodPost, URL: &u, Host: host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		ContentLength: int64(len(c.ev.Body)), Body: first, GetBody: body,
+		Method: http.MethodPost, URL: &u, Host: host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		ContentLength: int64(len(e.Body)), Body: first, GetBody: body,
 	}
-	return r.WithContext(ctx)
-}
-
-// sign keeps Stripe's own signature on a fresh event, and signs afresh an old one, or one for a backend with secrets of
-// its own: Stripe's libraries refuse what is older than five minutes.
-func (c *call) sign(h http.Header) {
-	secrets := c.target.secrets
-	if len(secrets) == 0 {
-		at, ok := stripe.Timestamp(h.Get("Stripe-Signature"))
-		if ok && c.started.Sub(at) <= c.resignAfter {
-			return
-		}
-		secrets = c.secrets
+	rec := &recorder{header: http.Header{}, most: most}
+	rp := httputil.ReverseProxy{
+		Transport: s.transport, BufferPool: &copyBuffers, ErrorLog: quiet,
+		Rewrite: rewrite, ModifyResponse: rec.inspect, ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { rec.err = err },
 	}
-	if len(secrets) == 0 {
-		return
-	}
-	if was := h["Stripe-Signature"]; len(was) > 0 {
-		h["Breakwater-Original-Signature"] = was
-	}
-	h["Stripe-Signature"] = []string{stripe.Sign(c.ev.Body, c.started, secrets[:min(2, len(secrets))]...)}
+	rp.ServeHTTP(rec, r.WithContext(ctx))
+	return rec
 }
 
 func joinQuery(a, b string) string {
@@ -159,91 +273,77 @@ func joinQuery(a, b string) string {
 }
 
 // rewrite puts back what ReverseProxy takes out of a request that comes from outside: this one does not.
-func (c *call) rewrite(pr *httputil.ProxyRequest) {
+func rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
-	maps.Copy(pr.Out.Header, c.ev.Forwarded)
-	if c.target.ForwardedProto != "" {
-		pr.Out.Header["X-Forwarded-Proto"] = []string{c.target.ForwardedProto}
+	for _, k := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if v := pr.In.Header[k]; v != nil {
+			pr.Out.Header[k] = v
+		}
 	}
 }
 
+// recorder is the ResponseWriter that ReverseProxy answers to.
+type recorder struct {
+	most      int   // bytes of the body to keep
+	err       error // no answer, or no whole one
+	status    int
+	header    http.Header
+	body      []byte
+	discarded int // bytes of the body that were not kept
+}
+
 // inspect sees the answer before its body is copied.
-func (c *call) inspect(res *http.Response) error {
+func (rec *recorder) inspect(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		return errUpgrade
 	}
-	res.Body = &noticingBody{res.Body, c}
+	res.Body = &noticingBody{res.Body, rec}
 	return nil
 }
 
 // noticingBody remembers why a body could not be read to its end.
 type noticingBody struct {
 	io.ReadCloser
-	c *call
+	rec *recorder
 }
 
 func (b *noticingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		b.c.err = err
+		b.rec.err = err
 	}
 	return n, err
 }
 
 // Header is the answer's until its status is there; what comes after that are trailers, which are not passed on.
-func (c *call) Header() http.Header {
-	if c.status != 0 {
+func (rec *recorder) Header() http.Header {
+	if rec.status != 0 {
 		return http.Header{}
 	}
-	return c.header
+	return rec.header
 }
 
-func (c *call) WriteHeader(status int) {
+func (rec *recorder) WriteHeader(status int) {
 	if status >= 200 {
-		c.status = status
+		rec.status = status
 	}
 }
 
-func (c *call) Write(p []byte) (int, error) {
-	kept := min(len(p), c.keep-len(c.body))
-	c.body = append(c.body, p[:kept]...)
-	c.drained += len(p) - kept
-	if c.drained > drainedBody {
+func (rec *recorder) Write(p []byte) (int, error) {
+	kept := min(len(p), rec.most-len(rec.body))
+	rec.body = append(rec.body, p[:kept]...)
+	rec.discarded += len(p) - kept
+	if rec.discarded > discardedBody {
 		return kept, errEnough
 	}
 	return len(p), nil
 }
 
-// judge turns what came back into an outcome. A status line decides, as at Stripe; what happens to the body after it
-// matters only to success rules that look at the body, and to a relayed answer, which must be whole.
-func (c *call) judge(ctx context.Context) outcome {
-	needBody := len(c.target.Success.BodyNot) > 0 || c.trigger == triggerRelay
-	switch {
-	case c.status == 0 && c.err == nil:
-		return c.outcome(OutcomeReset, "the backend did not answer")
-	case c.status == 0, needBody && c.err != nil:
-		return c.outcome(classify(ctx, c.err))
-	case c.trigger == triggerRelay && c.drained > 0:
-		return c.outcome(OutcomeSoftFailure, fmt.Sprintf("the answer is longer than %d bytes", relayedBody))
+func (rec *recorder) outcome(class, text string) Outcome {
+	return Outcome{
+		Attempt: Attempt{Status: rec.status, Outcome: class, Error: text}, RetryAfter: retryAfter(rec.header, time.Now()),
+		Header: rec.header, Body: rec.body,
 	}
-	class, text := c.target.Success.judge(c.status, c.header, c.body)
-	if class == OutcomeDelivered && c.err != nil {
-		text = "answered " + strconv.Itoa(c.status) + ", then the answer broke off: " + c.err.Error()
-	}
-	return c.outcome(class, text)
-}
-
-func (c *call) outcome(class, text string) outcome {
-	o := outcome{
-		Attempt: Attempt{
-			N: c.n, Started: c.started, Duration: time.Since(c.started), Status: c.status, Outcome: class, Trigger: c.trigger,
-		},
-		header: c.header, body: c.body,
-	}
-	o.Error = excerpt([]byte(text)) // net/http quotes what is not HTTP, however long it is
-	o.Excerpt = excerpt(c.body)
-	o.retryAfter = retryAfter(c.header, c.started.Add(o.Duration))
-	return o
 }
 
 // judge says which class a status and body are, and what to tell an operator.
@@ -301,16 +401,6 @@ func classify(ctx context.Context, err error) (class, text string) {
 		return OutcomeTimeout, errTimedOut.Error()
 	}
 	return OutcomeReset, err.Error()
-}
-
-// excerpt returns the beginning of a body as text.
-func excerpt(body []byte) string {
-	s := strings.ToValidUTF8(string(body[:min(len(body), excerptLen+utf8.UTFMax)]), "\uFFFD")
-	n := min(len(s), excerptLen)
-	for n < len(s) && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }
 
 // bufferPool lends ReverseProxy its copy buffers.

@@ -20,19 +20,19 @@ import (
 
 // Gateway takes Stripe's events in and delivers them. Make one with New.
 type Gateway struct {
-	journal  Journal
-	log      *zap.Logger
-	observer Observer
-	keeper   Quarantine // nil: none
-	dial     dialFunc
+	journal   Journal
+	log       *zap.Logger
+	observers observers
+	keeper    Quarantine // nil: none
+	dial      dialFunc
 
-	state    atomic.Pointer[state]
-	flights  flights
-	dropped  *recent // events whose history was dropped: Find cannot know them
-	memory   *semaphore.Weighted
-	memoryOf int64
-	diagnose *rate.Limiter // bounds the work done to explain a bad signature
-	complain *rate.Limiter // bounds what is said of events that no secret is left for
+	state      atomic.Pointer[state]
+	flights    flights
+	unrecorded *unrecorded
+	memory     *semaphore.Weighted
+	memoryOf   int64
+	diagnose   *rate.Limiter // bounds the work done to explain a bad signature
+	complain   *rate.Limiter // bounds what is said of events that no secret is left for
 
 	life     context.Context // of attempts: ends when Run gives up waiting for them
 	endLife  context.CancelFunc
@@ -61,9 +61,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	cfg = cfg.withDefaults()
 	g := &Gateway{
-		journal: cfg.Journal, log: cfg.Log, observer: cfg.Observer, keeper: cfg.Quarantine,
-		dial:    (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		dropped: newRecent(), diagnose: rate.NewLimiter(2, 10), complain: rate.NewLimiter(0.1, 3),
+		journal: cfg.Journal, log: cfg.Log, observers: cfg.Observers, keeper: cfg.Quarantine,
+		dial:       (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		unrecorded: newUnrecorded(), diagnose: rate.NewLimiter(2, 10), complain: rate.NewLimiter(0.1, 3),
 		memory: semaphore.NewWeighted(cfg.BodyMemory), memoryOf: cfg.BodyMemory,
 		stopping: make(chan struct{}), changed: make(chan struct{}, 1),
 		known: map[string]*backend{}, sources: map[string]*sourceHealth{},
@@ -108,7 +108,7 @@ func (g *Gateway) Reload(cfg Config) error {
 	for name, t := range targets {
 		b := g.known[name]
 		if b == nil {
-			b = newBackend(name, g.log, g.observer)
+			b = newBackend(name, g)
 			g.known[name] = b
 		}
 		b.apply(t)
@@ -138,9 +138,6 @@ func (g *Gateway) target(name string, c Backend) (*target, error) {
 func (c Config) withDefaults() Config {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
-	}
-	if c.Observer == nil {
-		c.Observer = unobserved{}
 	}
 	or(&c.InlineTimeout, 8*time.Second)
 	or(&c.ResignAfter, time.Minute)
@@ -174,6 +171,94 @@ func or[T comparable](v *T, def T) {
 	}
 }
 
+// Run delivers what is Pending until ctx ends. It then takes no more, lets attempts that were sent end for up to
+// DrainTimeout, settles all of them and returns nil. Requests that wait for a backend at that moment are answered as
+// if their time were up. A Gateway runs once.
+func (g *Gateway) Run(ctx context.Context) error {
+	var loops, settlers sync.WaitGroup
+	running := map[string]context.CancelFunc{}
+	settling := map[string]chan struct{}{}
+	for ctx.Err() == nil {
+		st := g.state.Load()
+		for name, b := range st.backends {
+			if running[name] == nil {
+				loopCtx, cancel := context.WithCancel(ctx)
+				running[name] = cancel
+				loops.Go(func() { b.drain.run(loopCtx) })
+			}
+			if settling[name] == nil {
+				stop := make(chan struct{})
+				settling[name] = stop
+				settlers.Go(func() { b.drain.settle(stop) })
+			}
+		}
+		for name, cancel := range running {
+			if st.backends[name] == nil {
+				cancel()
+				delete(running, name)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-g.changed:
+		}
+	}
+	for _, cancel := range running {
+		cancel()
+	}
+	g.stop()
+	loops.Wait()
+	g.waitForWork()
+	for _, stop := range settling {
+		close(stop)
+	}
+	settlers.Wait()
+	g.mu.Lock() // a reload may still come
+	defer g.mu.Unlock()
+	for _, b := range g.known {
+		b.target.Load().close()
+	}
+	return nil
+}
+
+// begin runs f as work that Run waits for, unless the gateway has stopped.
+func (g *Gateway) begin(f func()) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopped {
+		return false
+	}
+	g.work.Go(f)
+	return true
+}
+
+// enter counts a request as work that Run waits for, so that attempts which outlive it are waited for too; leave ends it.
+// stopping says that nothing is to be sent for it any more.
+func (g *Gateway) enter() (stopping bool, leave func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopped {
+		return true, func() {}
+	}
+	g.work.Add(1)
+	return false, g.work.Done
+}
+
+func (g *Gateway) stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stopped = true
+	close(g.stopping)
+}
+
+// waitForWork lets attempts end for DrainTimeout, then cuts them.
+func (g *Gateway) waitForWork() {
+	timer := time.AfterFunc(g.state.Load().DrainTimeout, g.endLife)
+	g.work.Wait()
+	timer.Stop()
+	g.endLife()
+}
+
 // Resend asks for deliveries of a stored event again: to the backends named, else to those it was delivered to, else to
 // those that today's routes choose. The error is ErrNoBackend when there is none, or none of a name.
 func (g *Gateway) Resend(ctx context.Context, k Known, backends ...string) ([]Resent, error) {
@@ -202,7 +287,7 @@ func (g *Gateway) Resend(ctx context.Context, k Known, backends ...string) ([]Re
 		return nil, fmt.Errorf("resend %s: %w", k.Event.ID, err)
 	}
 	for _, name := range backends {
-		st.backend(name).poke()
+		st.backend(name).drain.poke()
 	}
 	return res, nil
 }
@@ -235,34 +320,8 @@ func (g *Gateway) setPaused(name string, paused bool) error {
 		return fmt.Errorf("%w: %q", ErrNoBackend, name)
 	}
 	b.paused.Store(paused)
-	b.poke()
+	b.drain.poke()
 	return nil
-}
-
-// Why says why a Pending delivery waits: "lease" (it is being sent), "no_backend", "no_secret", "paused", "breaker",
-// "backoff", "rate" or "in_flight" (all slots are taken). It is derived, never stored.
-func (g *Gateway) Why(source string, d Delivery, now time.Time) string {
-	st := g.state.Load()
-	b := st.backend(d.Backend)
-	switch {
-	case d.State != Pending:
-		return ""
-	case d.LeaseUntil.After(now):
-		return "lease"
-	case b == nil:
-		return "no_backend"
-	case !st.canSign(source, b):
-		return "no_secret"
-	case b.paused.Load():
-		return "paused"
-	case !b.breaker.Load().reopens().IsZero():
-		return "breaker"
-	case d.Due.After(now):
-		return "backoff"
-	case b.limiter.TokensAt(now) < 1:
-		return "rate"
-	}
-	return "in_flight"
 }
 
 // canSign reports whether an event of a source that may have gone can still be signed for a backend.
@@ -271,52 +330,29 @@ func (st *state) canSign(source string, b *backend) bool {
 	return len(b.target.Load().secrets) > 0 || s != nil && len(s.secrets) > 0
 }
 
-// Backends returns how each backend does, by name.
-func (g *Gateway) Backends() []BackendStatus {
-	st := g.state.Load()
-	out := make([]BackendStatus, 0, len(st.backends))
-	for _, name := range slices.Sorted(maps.Keys(st.backends)) {
-		out = append(out, st.backends[name].status())
+// observers are told each in turn.
+type observers []Observer
+
+func (all observers) Answered(source string, ev *Event, r Result, took time.Duration) {
+	for _, o := range all {
+		o.Answered(source, ev, r, took)
 	}
-	return out
 }
 
-// BackendStatus is how a backend does at this moment.
-type BackendStatus struct {
-	Name        string
-	Breaker     string // "closed", "half-open" or "open"
-	Paused      bool
-	InFlight    int
-	MaxInFlight int
-	Slots       int // attempts allowed at once now: less than MaxInFlight while it recovers
-	LastSuccess time.Time
-	LastError   string
-	LastErrorAt time.Time
-	LastFailure Attempt       // the attempt that LastError is of
-	Errors      int           // failed attempts since the last success
-	ErrorsSince time.Time     // the first of them
-	Statuses    map[int]int64 // attempts by HTTP status since the start; 0: no answer
-	Config      Backend       // what routes.yaml says; its Secrets print as "***"
+func (all observers) Attempted(ev *Event, backend string, a Attempt) {
+	for _, o := range all {
+		o.Attempted(ev, backend, a)
+	}
 }
 
-type unobserved struct{}
+func (all observers) Verified(source, reason string, age time.Duration) {
+	for _, o := range all {
+		o.Verified(source, reason, age)
+	}
+}
 
-func (unobserved) Answered(string, *Event, Result, time.Duration) {}
-func (unobserved) Attempted(*Event, string, Attempt)              {}
-func (unobserved) Verified(string, string, time.Duration)         {}
-func (unobserved) HistoryDropped()                                {}
-
-// Field names of the log. Dashboards and searches rest on them.
-const (
-	keyEventID   = "event_id"
-	keyEventType = "event_type"
-	keySource    = "source"
-	keyBackend   = "backend"
-	keyAttempt   = "attempt"
-	keyStatus    = "status"
-	keyOutcome   = "outcome"
-)
-
-func millis(d time.Duration) zap.Field {
-	return zap.Float64("duration_ms", float64(d.Microseconds())/1000)
+func (all observers) HistoryDropped() {
+	for _, o := range all {
+		o.HistoryDropped()
+	}
 }

@@ -2,151 +2,135 @@ package proxy
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 )
 
-const (
-	journalShare = 2 * time.Second        // of the inline timeout, kept for the journal
-	memoryWait   = time.Second            // for body memory, before Stripe is asked to come again
-	slotWait     = 500 * time.Millisecond // for a backend's slot, before the event is stored instead
-	answerIn     = 5 * time.Second        // a 2xx written later than this may not have reached Stripe
-)
+const memoryWait = time.Second // for body memory, before Stripe is asked to come again
 
-// exchange is one request from Stripe and what is known of it so far.
+// Quarantine keeps requests that come from Stripe's own addresses but verify with no secret: most likely a secret was
+// rolled and we do not know it yet.
+type Quarantine interface {
+	// Keep puts a request on stable storage and returns true, or false when it does not want it: the client is not
+	// Stripe, a bound is reached, or Gateway.Awaited says that a 2xx would say too much.
+	Keep(ctx context.Context, r Rejected) (bool, error)
+}
+
+// exchange is one request from Stripe and its answer.
 type exchange struct {
 	*state
 	w         http.ResponseWriter
 	r         *http.Request
 	start     time.Time // Stripe's clock starts
 	source    *source
-	event     *Event
-	free      func() // gives the body's memory back
-	flight    *flight
-	inline    bool // attempts may be made: the gateway was not stopping when the request came
-	owed      bool // the event is Pending for a backend that this arrival does not call
-	repeat    bool // Stripe had our 2xx to it before, and every backend has it
-	lifted    bool // a hold was lifted, because the source gave no 2xx for too long
-	elsewhere bool // verified elsewhere, for Accept
+	signature stripe.Header
+	body      []byte
+	memory    bodyMemory
 }
 
-// ServeHTTP takes one request from Stripe: the way of an event from top to bottom. A 2xx leaves only under the promise.
+// bodyMemory is what a body takes of limits.body_memory.
+type bodyMemory struct {
+	of    *semaphore.Weighted
+	taken atomic.Int64 // bytes
+}
+
+// release gives it back. Only the first call does something.
+func (m *bodyMemory) release() {
+	if n := m.taken.Swap(0); n > 0 {
+		m.of.Release(n)
+	}
+}
+
+// ServeHTTP takes one request from Stripe: the way of an event from top to bottom. Each step returns the answer, or nil
+// to go on. A 2xx leaves only under the promise.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{state: g.state.Load(), w: w, r: r, start: time.Now(), free: func() {}}
-	defer g.enter(x)()
-	defer g.abandon(x)
-	v := g.take(x)
-	answered := g.answer(x, v)
-	if v.after != nil {
-		v.after(answered)
+	x := &exchange{state: g.state.Load(), w: w, r: r, start: time.Now(), memory: bodyMemory{of: g.memory}}
+	stopping, leave := g.enter()
+	defer leave()
+	verified := false
+	defer func() {
+		if !verified {
+			x.memory.release()
+		}
+	}()
+	ans := g.admit(x)
+	if ans == nil {
+		ans = g.read(x)
 	}
-	g.note(x, v)
+	if ans == nil {
+		ans = g.verify(x)
+	}
+	if ans != nil {
+		x.write(ans)
+		g.report(x.source, nil, x.start, ans, x.asked()...)
+		return
+	}
+	a := x.arrival()
+	a.stopping, verified = stopping, true
+	ans = g.accept(a, x.write)
+	g.report(x.source, a.event, x.start, ans)
 }
-
-// take receives, verifies and reads an event, and has it accepted.
-func (g *Gateway) take(x *exchange) verdict {
-	if v, ok := g.admit(x); !ok {
-		return v
-	}
-	body, v, ok := g.read(x)
-	if !ok {
-		return v
-	}
-	if v, ok := g.verify(x, body); !ok {
-		x.free()
-		return v
-	}
-	parsed := x.parse(body)
-	return g.accept(x, parsed)
-}
-
-// Accept takes an event that was verified elsewhere the way that ServeHTTP takes a request. When it returns a nil error,
-// the promise holds for the event. One that every backend has already is a duplicate, however long ago that was: nobody
-// pressed Resend. An event without a Type is taken for one whose body could not be parsed.
-func (g *Gateway) Accept(ctx context.Context, e *Event) (Result, error) {
-	x := &exchange{state: g.state.Load(), start: time.Now(), event: e, free: func() {}, elsewhere: true}
-	x.source = x.byName[e.Source]
-	if x.source == nil {
-		return ResultRefused, fmt.Errorf("accept %s: no source %q", e.ID, e.Source)
-	}
-	if err := ctx.Err(); err != nil {
-		return ResultRefused, fmt.Errorf("accept %s: %w", e.ID, err)
-	}
-	defer g.enter(x)()
-	defer g.abandon(x)
-	var unparsed error
-	if e.Type == "" {
-		unparsed = errNoType
-	}
-	v := g.accept(x, unparsed)
-	if v.after != nil {
-		v.after(time.Now())
-	}
-	g.note(x, v)
-	if v.status > 299 && v.result != ResultHeld {
-		return v.result, fmt.Errorf("accept %s: %s", e.ID, v.reason)
-	}
-	return v.result, nil
-}
-
-var errNoType = errors.New("the event has no type")
 
 // admit finds the source and refuses what needs no look at the body.
-func (g *Gateway) admit(x *exchange) (verdict, bool) {
+func (g *Gateway) admit(x *exchange) *answer {
 	x.source = x.byPath[x.r.URL.Path]
 	if x.source == nil {
-		return refuse(http.StatusNotFound, ResultRejected, "no source has this path"), false
+		return refuse(http.StatusNotFound, ResultRejected, "no source has this path")
 	}
 	if x.r.Method != http.MethodPost {
-		v := refuse(http.StatusMethodNotAllowed, ResultRejected, "Stripe posts")
-		v.header.Set("Allow", http.MethodPost)
-		return v, false
+		ans := refuse(http.StatusMethodNotAllowed, ResultRejected, "Stripe posts")
+		ans.header.Set("Allow", http.MethodPost)
+		return ans
 	}
-	if err := stripe.CheckHeader(x.r.Header["Stripe-Signature"]); err != nil {
-		return g.reject(x, nil, err), false
+	var err error
+	if x.signature, err = stripe.ParseHeader(x.r.Header["Stripe-Signature"]); err != nil {
+		return g.reject(x, err)
 	}
 	if x.r.ContentLength > x.source.MaxBody {
-		return x.tooLarge(), false
+		return x.tooLarge()
 	}
-	return verdict{}, true
+	return nil
 }
 
-func (x *exchange) tooLarge() verdict {
+func (x *exchange) tooLarge() *answer {
 	return refuse(http.StatusRequestEntityTooLarge, ResultTooLarge,
 		fmt.Sprintf("the body is longer than max_body (%d bytes) of source %s", x.source.MaxBody, x.source.name))
 }
 
 // read takes the body in, whole and within its limits. The bytes are never changed from here on.
-func (g *Gateway) read(x *exchange) ([]byte, verdict, bool) {
+func (g *Gateway) read(x *exchange) *answer {
 	rc := http.NewResponseController(x.w)
 	rc.SetReadDeadline(x.start.Add(x.ReadBody))
-	body, err := g.gather(x)
+	err := g.gather(x)
 	if err == nil {
 		rc.SetReadDeadline(time.Time{})
-		return body, verdict{}, true
+		return nil
 	}
-	x.free()
 	switch {
 	case errors.Is(err, errNoMemory):
-		return nil, tryLater(err.Error()), false
+		return tryLater(err.Error())
 	case errors.Is(err, errTooLarge):
-		return nil, x.tooLarge(), false
+		return x.tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, refuse(http.StatusRequestTimeout, ResultRejected, "the body did not arrive within limits.read_body"), false
+		return refuse(http.StatusRequestTimeout, ResultRejected, "the body did not arrive within limits.read_body")
 	}
-	return nil, refuse(http.StatusBadRequest, ResultRejected, "read body: "+err.Error()), false
+	return refuse(http.StatusBadRequest, ResultRejected, "read body: "+err.Error())
 }
 
 var (
@@ -159,15 +143,13 @@ var (
 const firstRead = 4 << 10
 
 // gather reads the body into memory that grows with what has come: at most four times as much is taken from
-// limits.body_memory. x.free gives it back.
-func (g *Gateway) gather(x *exchange) ([]byte, error) {
+// limits.body_memory.
+func (g *Gateway) gather(x *exchange) error {
 	size := x.r.ContentLength
 	most := size
 	if size < 0 {
 		most = x.source.MaxBody + 1
 	}
-	held := int64(0)
-	x.free = sync.OnceFunc(func() { g.memory.Release(held) })
 	var body []byte
 	for {
 		if len(body) == cap(body) {
@@ -175,108 +157,136 @@ func (g *Gateway) gather(x *exchange) ([]byte, error) {
 				break
 			}
 			room := min(max(firstRead, 4*int64(len(body))), most)
-			more := min(room, g.memoryOf) - held
-			if err := g.reserve(x.r.Context(), more); err != nil {
-				return nil, err
+			if err := g.reserve(x, min(room, g.memoryOf)-x.memory.taken.Load()); err != nil {
+				return err
 			}
-			held += more
 			body = append(make([]byte, 0, room), body...)
 		}
 		n, err := x.r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		if err == io.EOF {
 			if size > int64(len(body)) {
-				return nil, io.ErrUnexpectedEOF
+				return io.ErrUnexpectedEOF
 			}
-			return body, nil
+			x.body = body
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if size < 0 {
-		return nil, errTooLarge
+		return errTooLarge
 	}
-	return body, nil
+	x.body = body
+	return nil
 }
 
 // reserve takes n bytes of limits.body_memory, and waits for them for a moment.
-func (g *Gateway) reserve(ctx context.Context, n int64) error {
-	if g.memory.TryAcquire(n) {
-		return nil
+func (g *Gateway) reserve(x *exchange, n int64) error {
+	if !g.memory.TryAcquire(n) {
+		ctx, cancel := context.WithTimeout(x.r.Context(), memoryWait)
+		defer cancel()
+		if g.memory.Acquire(ctx, n) != nil {
+			return errNoMemory
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, memoryWait)
-	defer cancel()
-	if g.memory.Acquire(ctx, n) != nil {
-		return errNoMemory
-	}
+	x.memory.taken.Add(n)
 	return nil
 }
 
 // verify checks the signature over the raw bytes.
-func (g *Gateway) verify(x *exchange, body []byte) (verdict, bool) {
-	sig, err := stripe.Verify(body, x.r.Header["Stripe-Signature"], x.source.secrets, x.source.Tolerance, x.start)
+func (g *Gateway) verify(x *exchange) *answer {
+	sig, err := x.signature.Verify(x.body, x.source.secrets, x.source.Tolerance, x.start)
 	if err != nil {
-		return g.reject(x, body, err), false
+		return g.reject(x, err)
 	}
-	x.source.good(sig.Secret, x.start)
-	g.observer.Verified(x.source.name, "", x.start.Sub(sig.Time))
-	return verdict{}, true
-}
-
-// parse makes the event of a verified body. The error says why it could not be read; such an event is known by its
-// hash.
-func (x *exchange) parse(body []byte) error {
-	x.event = &Event{
-		Source: x.source.name, Received: x.start, Query: x.r.URL.RawQuery, Body: body,
-		Header: keptHeaders(x.r.Header), Forwarded: x.forwarded(),
-	}
-	env, err := stripe.Parse(body)
-	if err != nil {
-		sum := sha256.Sum256(body)
-		x.event.ID = "sha256:" + hex.EncodeToString(sum[:])
-		return err
-	}
-	e := x.event
-	e.ID, e.Type, e.Account, e.APIVersion = env.ID, env.Type, env.Account, env.APIVersion
-	e.Object, e.Customer, e.Livemode, e.Created = env.Object, env.Customer, env.Livemode, env.Created
+	x.source.matchedNow(sig.Secret, x.start)
+	g.observers.Verified(x.source.name, "", x.start.Sub(sig.Time))
 	return nil
 }
 
-// dropped headers are not passed on to backends: those of the connection, those that are ours to say, and two that would
-// make net/http repeat a POST by itself.
-var droppedHeaders = map[string]bool{
-	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Te": true, "Trailer": true,
-	"Transfer-Encoding": true, "Upgrade": true, "Expect": true, "Content-Length": true, "Host": true,
-	"Cookie": true, "Authorization": true, "Proxy-Authorization": true, "Proxy-Authenticate": true,
-	"Accept-Encoding": true, "Idempotency-Key": true, "X-Idempotency-Key": true,
-	"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true,
-	"Breakwater-Event-Id": true, "Breakwater-Attempt": true, "Breakwater-Received-At": true,
-	"Breakwater-Trigger": true, "Breakwater-Original-Signature": true,
+// arrival is what a verified request holds.
+func (x *exchange) arrival() *arrival {
+	ev := &Event{
+		Source: x.source.name, Received: x.start, Query: x.r.URL.RawQuery, Body: x.body,
+		Header: keptHeaders(x.r.Header), Forwarded: x.forwarded(),
+	}
+	unreadable := ev.parse()
+	return &arrival{
+		state: x.state, event: ev, source: x.source, start: x.start, trigger: TriggerInline, unreadable: unreadable,
+		fromStripe: true, memory: &x.memory,
+	}
 }
 
-func keptHeaders(in http.Header) http.Header {
-	out := make(http.Header, len(in))
-	for k, v := range in {
-		if !droppedHeaders[k] {
-			out[k] = v
+// reject answers a request whose signature is not good: a short reason for the sender, the diagnosis for the operator.
+func (g *Gateway) reject(x *exchange, err error) *answer {
+	var f *stripe.Failure
+	if !errors.As(err, &f) {
+		f = &stripe.Failure{Reason: stripe.MalformedHeader, Err: err}
+	}
+	g.observers.Verified(x.source.name, f.Reason, f.Age)
+	x.source.failedNow(f.Reason, x.start)
+	ans := g.quarantine(x, f.Reason)
+	if ans == nil {
+		ans = refuse(http.StatusBadRequest, ResultRejected, f.Reason)
+	}
+	ans.fields = append(ans.fields, zap.NamedError("diagnosis", err))
+	if f.Age != 0 {
+		ans.fields = append(ans.fields, zap.Int64("age_seconds", int64(f.Age/time.Second)))
+	}
+	if f.Reason == stripe.NoMatch && g.diagnose.Allow() {
+		for _, name := range slices.Sorted(maps.Keys(x.byName)) {
+			if name != x.source.name && stripe.MatchesAny(x.body, x.r.Header["Stripe-Signature"], x.byName[name].secrets) >= 0 {
+				ans.fields = append(ans.fields, zap.String("hint", "matches the secret of source "+name+": is Stripe's URL the right one?"))
+			}
 		}
 	}
-	for _, names := range in["Connection"] { // further headers of the connection (RFC 9110, section 7.6.1)
-		for name := range strings.SplitSeq(names, ",") {
-			delete(out, http.CanonicalHeaderKey(strings.TrimSpace(name)))
-		}
+	return ans
+}
+
+// quarantine offers a request that did not verify to the quarantine. When it is kept Stripe gets a 2xx, so that a rolled
+// secret does not disable the endpoint; otherwise there is no answer yet.
+func (g *Gateway) quarantine(x *exchange, reason string) *answer {
+	if g.keeper == nil || reason == stripe.MissingHeader || reason == stripe.MalformedHeader {
+		return nil
 	}
-	return out
+	ctx, cancel := context.WithDeadline(context.Background(), x.start.Add(x.InlineTimeout))
+	defer cancel()
+	kept, err := g.keeper.Keep(ctx, Rejected{
+		Source: x.source.name, Received: x.start, Client: x.client(), Reason: reason, Query: x.r.URL.RawQuery,
+		Header: keptHeaders(x.r.Header), Forwarded: x.forwarded(), Body: x.body,
+	})
+	if err != nil {
+		g.log.Error("quarantine: not kept, answered 400", zap.String(keySource, x.source.name), zap.Error(err))
+	}
+	if err != nil || !kept {
+		return nil
+	}
+	return &answer{
+		result: ResultQuarantined, status: http.StatusOK, header: jsonHeader(), reason: reason,
+		body: []byte(`{"status":"quarantined"}`),
+	}
+}
+
+// Awaited reports whether a 2xx to a request would say more than "kept": Stripe reads a decision out of it, as of a
+// relayed event, or goes on with what a route has it wait for. What the body claims is not verified; a false claim gains
+// nothing.
+func (g *Gateway) Awaited(r *Rejected) bool {
+	st := g.state.Load()
+	ev, _ := r.Event()
+	match := st.Routes.Match(ev)
+	if match.Answer == AnswerRelay {
+		return true
+	}
+	src := st.byName[r.Source]
+	return src != nil && match.held(ev, r.Received, src.health.lastAnswered()) == holding
 }
 
 // forwarded returns the X-Forwarded-* headers of every attempt. A trusted proxy's are passed on; from anyone else they
 // are ours to say, and Proto is https: a legacy application behind us must not redirect to what Stripe already used.
 func (x *exchange) forwarded() http.Header {
-	peer, _, err := net.SplitHostPort(x.r.RemoteAddr)
-	if err != nil {
-		peer = x.r.RemoteAddr
-	}
+	peer := x.peer()
 	h := http.Header{
 		"X-Forwarded-For": {peer}, "X-Forwarded-Host": {x.r.Host}, "X-Forwarded-Proto": {"https"},
 	}
@@ -284,7 +294,7 @@ func (x *exchange) forwarded() http.Header {
 		return h
 	}
 	if prior := x.r.Header["X-Forwarded-For"]; len(prior) > 0 {
-		h["X-Forwarded-For"] = []string{joinList(prior) + ", " + peer}
+		h["X-Forwarded-For"] = []string{strings.Join(prior, ", ") + ", " + peer}
 	}
 	for _, k := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if v := x.r.Header[k]; len(v) > 0 {
@@ -294,12 +304,28 @@ func (x *exchange) forwarded() http.Header {
 	return h
 }
 
-func joinList(values []string) string {
-	all := values[0]
-	for _, v := range values[1:] {
-		all += ", " + v
+// client returns the address that the request came from: the right-most hop that is not a trusted proxy. What stands to
+// the left of it anybody can write. It is invalid when that hop is no address.
+func (x *exchange) client() netip.Addr {
+	hop := x.peer()
+	hops := strings.Split(strings.Join(append([]string{""}, x.r.Header["X-Forwarded-For"]...), ","), ",")
+	for i := len(hops) - 1; i > 0 && x.trusts(hop); i-- {
+		hop = strings.TrimSpace(hops[i])
 	}
-	return all
+	addr, err := netip.ParseAddr(hop)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr.Unmap().WithZone("")
+}
+
+// peer is who holds the other end of the connection.
+func (x *exchange) peer() string {
+	host, _, err := net.SplitHostPort(x.r.RemoteAddr)
+	if err != nil {
+		return x.r.RemoteAddr
+	}
+	return host
 }
 
 func (x *exchange) trusts(peer string) bool {
@@ -311,10 +337,64 @@ func (x *exchange) trusts(peer string) bool {
 		return false
 	}
 	addr = addr.Unmap().WithZone("")
-	for _, p := range x.TrustedProxies {
-		if p.Contains(addr) {
-			return true
+	return slices.ContainsFunc(x.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// source is a Source at work.
+type source struct {
+	Source
+	name    string
+	secrets []string
+	matched []*atomic.Int64 // by secret: when it last matched, unix nanoseconds
+	health  *sourceHealth
+}
+
+// sourceHealth is what a source has seen. It outlives a reload.
+type sourceHealth struct {
+	answered atomic.Int64 // when Stripe last got a 2xx, unix nanoseconds; the start counts as one
+	verified atomic.Int64 // when a signature was last good, likewise
+
+	mu           sync.Mutex
+	matched      map[string]*atomic.Int64
+	failures     map[string]int64
+	failed       time.Time
+	reason       string
+	noMatchSince time.Time
+}
+
+func newSourceHealth(now time.Time) *sourceHealth {
+	h := &sourceHealth{matched: map[string]*atomic.Int64{}, failures: map[string]int64{}}
+	h.answered.Store(now.UnixNano())
+	return h
+}
+
+func newSource(name string, c Source, h *sourceHealth) *source {
+	s := &source{Source: c, name: name, secrets: plain(c.SigningSecrets), health: h}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, secret := range s.secrets {
+		if h.matched[secret] == nil {
+			h.matched[secret] = &atomic.Int64{}
 		}
+		s.matched = append(s.matched, h.matched[secret])
 	}
-	return false
+	return s
+}
+
+func (h *sourceHealth) lastAnswered() time.Time { return time.Unix(0, h.answered.Load()) }
+
+func (s *source) matchedNow(secret int, now time.Time) {
+	s.matched[secret].Store(now.UnixNano())
+	s.health.verified.Store(now.UnixNano())
+}
+
+func (s *source) failedNow(reason string, now time.Time) {
+	h := s.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failures[reason]++
+	h.failed, h.reason = now, reason
+	if reason == stripe.NoMatch && h.noMatchSince.UnixNano() <= h.verified.Load() {
+		h.noMatchSince = now
+	}
 }

@@ -2,150 +2,207 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/breakwater-gateway/breakwater/internal/stripe"
 )
 
-// inlineCall is an attempt made while Stripe waits. It may outlive the answer.
-type inlineCall struct {
-	planned
+const (
+	slotWait   = 500 * time.Millisecond // for a backend's slot, before the event is stored instead
+	leaseSlack = 15 * time.Second       // added to what an attempt may take, for its settlement
+)
+
+// inlineAttempt is made while Stripe waits. It may outlive the answer.
+type inlineAttempt struct {
+	turn
 	b     *backend
-	token int64
-	phase atomic.Int32 // waiting for a slot, sent, or given up before it was sent
+	token int64 // of its claim on the delivery, should it outlive the answer
+	phase atomic.Int32
 	sent  time.Time
 	done  chan struct{} // closed when got, or due, is known
 
-	got     outcome
+	got     Outcome
 	skipped bool      // nothing was sent
 	due     time.Time // when skipped
 }
 
+// Phases of an inlineAttempt.
 const (
-	phaseWaiting = iota
-	phaseSent
-	phaseGivenUp
+	waiting = iota // for a slot
+	sending
+	givenUp // before it was sent
 )
 
 // deliver makes every attempt that can be made at once, in parallel, and returns when all have ended or Stripe's clock
 // does not allow to wait longer.
-func (g *Gateway) deliver(x *exchange, plan []planned) []*inlineCall {
-	calls := make([]*inlineCall, 0, len(plan))
-	clock := x.start.Add(x.InlineTimeout - min(journalShare, x.InlineTimeout/4))
-	for _, p := range plan {
-		c := &inlineCall{planned: p, b: x.backend(p.Backend), token: newToken(), done: make(chan struct{})}
-		calls = append(calls, c)
-		if due, no := x.putOff(c); no {
-			c.skip(due)
+func (g *Gateway) deliver(a *arrival, turns []turn) []*inlineAttempt {
+	attempts := make([]*inlineAttempt, 0, len(turns))
+	for _, t := range turns {
+		at := &inlineAttempt{turn: t, b: a.backend(t.Backend), token: newToken(), done: make(chan struct{})}
+		attempts = append(attempts, at)
+		if due, no := a.putOff(at); no {
+			at.skip(due)
 			continue
 		}
-		g.work.Go(func() { g.attemptInline(x, c) })
+		g.work.Go(func() { g.attemptInline(a, at) })
 	}
 	var timer *time.Timer
-	for _, c := range calls {
+	for _, at := range attempts {
 		select {
-		case <-c.done:
+		case <-at.done:
 			continue
 		default:
 		}
 		if timer == nil {
-			timer = time.NewTimer(time.Until(clock))
+			timer = time.NewTimer(time.Until(a.start.Add(a.InlineTimeout - min(journalShare, a.InlineTimeout/4))))
 			defer timer.Stop()
 		}
 		select {
-		case <-c.done:
+		case <-at.done:
 		case <-g.stopping:
 		case <-timer.C:
 			timer.Reset(0)
 		}
 	}
-	return calls
+	return attempts
 }
 
-func (c *inlineCall) skip(due time.Time) {
-	c.skipped, c.due = true, due
-	close(c.done)
+func (at *inlineAttempt) skip(due time.Time) {
+	at.skipped, at.due = true, due
+	close(at.done)
 }
 
-// putOff reports whether a call is not to be made now, and when it is due instead.
-func (x *exchange) putOff(c *inlineCall) (due time.Time, no bool) {
+// putOff reports whether an attempt is not to be made now, and when it is due instead.
+func (a *arrival) putOff(at *inlineAttempt) (due time.Time, no bool) {
 	now := time.Now()
-	switch {
-	case c.b == nil, c.Queued, !x.inline, c.b.paused.Load(), !x.canSign(x.event.Source, c.b):
+	if at.b == nil || at.Queued || a.stopping || at.b.paused.Load() || !a.canSign(a.event.Source, at.b) {
 		return now, true
 	}
-	at := c.b.breaker.Load().reopens()
-	return later(now, at), !at.IsZero()
+	reopens := at.b.breaker.Load().reopens()
+	return later(now, reopens), !reopens.IsZero()
 }
 
 // attemptInline makes one inline attempt: slot, breaker, forward.
-func (g *Gateway) attemptInline(x *exchange, c *inlineCall) {
-	if now := time.Now(); !c.b.slots.tryAcquire(now) {
+func (g *Gateway) attemptInline(a *arrival, at *inlineAttempt) {
+	if now := time.Now(); !at.b.slots.tryAcquire(now) {
 		ctx, cancel := context.WithTimeout(g.life, slotWait)
-		ok := c.b.slots.acquire(ctx, now)
+		ok := at.b.slots.acquire(ctx, now)
 		cancel()
 		if !ok {
-			c.skip(time.Now())
+			at.skip(time.Now())
 			return
 		}
 	}
-	c.sent = time.Now()
-	if !c.phase.CompareAndSwap(phaseWaiting, phaseSent) {
-		c.b.slots.release(1, false)
-		close(c.done)
+	at.sent = time.Now()
+	if !at.phase.CompareAndSwap(waiting, sending) {
+		at.b.slots.release(1, false)
+		close(at.done)
 		return
 	}
-	t := try{n: 1, trigger: TriggerInline, secrets: x.source.secrets, resignAfter: x.ResignAfter}
-	if c.turn > 1 {
+	t := attempt{event: a.event, n: 1, trigger: a.trigger, secrets: a.source.secrets, resignAfter: a.ResignAfter}
+	if at.n > 1 {
 		t.trigger = TriggerResend
 	}
-	o, ok := c.b.attempt(g.life, x.event, t)
+	got, ok := at.b.attempt(g.life, t)
 	if !ok {
-		c.skip(later(time.Now(), c.b.breaker.Load().reopens()))
+		at.skip(later(time.Now(), at.b.breaker.Load().reopens()))
 		return
 	}
-	c.got = o
-	close(c.done)
+	at.got = got
+	close(at.done)
 }
 
 // entry says where the delivery stands now: ended, never sent, or still under way, which makes it Pending under the
 // attempt's own claim.
-func (c *inlineCall) entry(now time.Time) EntryDelivery {
-	d := Delivery{Backend: c.Backend, State: Pending, Turn: c.turn, Due: now}
+func (at *inlineAttempt) entry(now time.Time) EntryDelivery {
+	d := Delivery{Backend: at.Backend, State: Pending, Turn: at.n, Due: now}
 	select {
-	case <-c.done:
-		return c.ended()
+	case <-at.done:
+		return at.ended()
 	default:
 	}
-	if c.phase.CompareAndSwap(phaseWaiting, phaseGivenUp) {
+	if at.phase.CompareAndSwap(waiting, givenUp) {
 		return EntryDelivery{Delivery: d}
 	}
-	d.TurnStarted, d.Token = c.sent, c.token
-	d.LeaseUntil = c.sent.Add(c.b.target.Load().Timeout + leaseSlack)
+	d.TurnStarted, d.Token = at.sent, at.token
+	d.LeaseUntil = at.sent.Add(at.b.target.Load().Timeout + leaseSlack)
 	return EntryDelivery{Delivery: d}
 }
 
-// leaseSlack is added to what an attempt may take, for its settlement.
-const leaseSlack = 15 * time.Second
-
-// settlement is how the call ended for its claim on the event.
-func (c *inlineCall) settlement(seq int64) Settlement {
-	l := Leased{Event: &Event{Seq: seq}, Delivery: Delivery{Backend: c.Backend, Turn: c.turn, Token: c.token}}
-	if c.skipped {
-		return SettleRelease(l, c.due)
+// settlement is how the attempt ended for its claim on the event.
+func (at *inlineAttempt) settlement(seq int64) Settlement {
+	l := Leased{Event: &Event{Seq: seq}, Delivery: Delivery{Backend: at.Backend, Turn: at.n, Token: at.token}}
+	if at.skipped {
+		return SettleRelease(l, at.due)
 	}
-	l.TurnStarted, l.Due = c.sent, c.sent
-	return c.b.settlement(l, c.got, c.sent)
+	l.TurnStarted, l.Due = at.sent, at.sent
+	return at.b.settlement(l, at.got, at.sent)
 }
 
-// ended is the delivery after the call ended.
-func (c *inlineCall) ended() EntryDelivery {
-	s := c.settlement(0)
-	d := Delivery{Backend: c.Backend, State: s.State, Turn: c.turn, Due: s.Due}
+// ended is the delivery after the attempt ended.
+func (at *inlineAttempt) ended() EntryDelivery {
+	s := at.settlement(0)
+	d := Delivery{Backend: at.Backend, State: s.State, Turn: at.n, Due: s.Due}
 	if s.Attempt != nil {
-		d.Attempts, d.TurnStarted, d.Status, d.Outcome = 1, c.sent, s.Attempt.Status, s.Attempt.Outcome
+		d.Attempts, d.TurnStarted, d.Status, d.Outcome = 1, at.sent, s.Attempt.Status, s.Attempt.Outcome
 	}
 	return EntryDelivery{Delivery: d, Attempt: s.Attempt}
+}
+
+// relay hands a real-time event to its backend and the backend's answer to Stripe. Nothing is kept: the decision is
+// worth nothing a moment later.
+func (g *Gateway) relay(a *arrival) *answer {
+	if len(a.match.To) == 0 {
+		return fallback(a.match, "no route takes it to a backend")
+	}
+	b := a.backend(a.match.To[0].Backend)
+	limit, _ := stripe.RealTime(a.event.Type)
+	if limit == 0 {
+		limit = a.InlineTimeout
+	}
+	switch {
+	case b == nil:
+		return fallback(a.match, "no such backend")
+	case b.paused.Load():
+		return fallback(a.match, "the backend is paused")
+	case !b.breaker.Load().reopens().IsZero():
+		return fallback(a.match, "the breaker is open")
+	case !a.canSign(a.event.Source, b):
+		return fallback(a.match, "no signing secret")
+	case !b.slots.tryAcquire(time.Now()):
+		return fallback(a.match, "all slots of the backend are taken")
+	}
+	ctx, cancel := context.WithDeadline(g.life, a.start.Add(limit))
+	defer cancel()
+	o, ok := b.attempt(ctx, attempt{event: a.event, n: 1, trigger: triggerRelay, secrets: a.source.secrets, resignAfter: a.ResignAfter})
+	switch {
+	case !ok:
+		return fallback(a.match, "the breaker is open")
+	case o.Outcome != OutcomeDelivered && (a.match.Fallback != nil || o.Status <= 299): // a 2xx that was cut off is none
+		return fallback(a.match, fmt.Sprintf("%s: %s", o.Outcome, o.Error))
+	}
+	o.Header.Del("Content-Length")
+	o.Header.Del("Trailer")
+	return &answer{result: ResultRelayed, status: o.Status, header: o.Header, body: o.Body}
+}
+
+// fallback answers a relayed event without its backend: as the route says, else 503, never a 2xx of our own.
+func fallback(match Match, reason string) *answer {
+	f := match.Fallback
+	if f == nil {
+		ans := tryLater("no answer from the backend")
+		ans.result, ans.reason = ResultRelayed, reason
+		return ans
+	}
+	h := f.Header.Clone()
+	if h == nil {
+		h = http.Header{}
+	}
+	return &answer{result: ResultRelayed, status: f.Status, header: h, body: []byte(f.Body), reason: "fallback: " + reason}
 }
 
 func later(a, b time.Time) time.Time {

@@ -161,7 +161,7 @@ func TestOutcomes(t *testing.T) {
 			cfg := config(c.backend(t), j)
 			cfg.Backends["legacy"] = proxy.Backend{URL: cfg.Backends["legacy"].URL, Timeout: c.timeout, Retry: hardlyEver}
 			seen := newCounter()
-			cfg.Observer = seen
+			cfg.Observers = []proxy.Observer{seen}
 			got := post(t, start(t, cfg), event("evt_1", "invoice.paid"))
 			if got.Code > 299 {
 				t.Errorf("answered %d %s", got.Code, got.Body)

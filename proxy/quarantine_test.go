@@ -186,7 +186,7 @@ func TestAcceptKnowsWhatWasDelivered(t *testing.T) {
 			return &proxy.Event{Source: "main", ID: "evt_1", Type: "invoice.paid", Body: event("evt_1", "invoice.paid"), Received: time.Now()}
 		}
 		for i, want := range []proxy.Result{proxy.ResultDelivered, proxy.ResultDuplicate, proxy.ResultDuplicate} {
-			if got, err := w.Accept(t.Context(), ev()); got != want || err != nil {
+			if got, err := w.Accept(t.Context(), ev(), proxy.TriggerInline); got != want || err != nil {
 				t.Errorf("time %d: %s, %v; want %s", i+1, got, err, want)
 			}
 			time.Sleep(100 * time.Hour)
@@ -198,7 +198,7 @@ func TestAcceptKnowsWhatWasDelivered(t *testing.T) {
 func TestAcceptOfWhatCannotBeParsed(t *testing.T) {
 	inBubble(t, apps{"legacy": {}}, func(c *proxy.Config) { c.Routes = proxy.Routes{{Types: []string{"*"}, To: []string{"legacy"}}} },
 		func(t *testing.T, w *world) {
-			got, err := w.Accept(t.Context(), &proxy.Event{Source: "main", ID: "sha256:abc", Body: []byte("{"), Received: time.Now()})
+			got, err := w.Accept(t.Context(), &proxy.Event{Source: "main", ID: "sha256:abc", Body: []byte("{"), Received: time.Now()}, proxy.TriggerInline)
 			if got != proxy.ResultUnparseable || err != nil {
 				t.Errorf("%s, %v; want it kept as unparseable", got, err)
 			}

@@ -28,6 +28,31 @@ type Target struct {
 	Queued  bool
 }
 
+// turn is one that an arrival opens.
+type turn struct {
+	Target
+	n int
+}
+
+// firstTurns are those of every target.
+func (m Match) firstTurns() []turn {
+	out := make([]turn, len(m.To))
+	for i, t := range m.To {
+		out[i] = turn{t, 1}
+	}
+	return out
+}
+
+// target is how the routes of today deliver to a backend; inline when they do not.
+func (m Match) target(backend string) Target {
+	for _, t := range m.To {
+		if t.Backend == backend {
+			return t
+		}
+	}
+	return Target{Backend: backend}
+}
+
 // Match returns which backends an event goes to and how Stripe is answered. It is a pure function: in order, the first
 // match wins unless it says continue; a backend named twice gets one delivery. Types that Stripe decides upon in real
 // time are relayed to the first backend of the first match, whatever the route says.

@@ -9,15 +9,15 @@ import (
 // liveWindow is how long after its last event live traffic is held to go on.
 const liveWindow = time.Second
 
-// slots bounds how many attempts a backend gets at once, inline and retried together. After an outage the bound starts
+// slots bounds how many attempts a backend gets at once, inline and late together. After an outage the bound starts
 // at one and grows with each success, so that a backend that just came up is not knocked down by its own backlog.
 type slots struct {
 	mu       sync.Mutex
 	max      int // what is configured
 	limit    int // what is allowed now; below max only while the backend recovers
-	used     int // of which drained are by retried deliveries
-	drained  int
-	looking  int // of drained: taken while the drain asks the journal; live attempts take them away
+	used     int // of which lateUsed are by late deliveries
+	lateUsed int
+	looking  int // of lateUsed: taken while the drain asks the journal; live attempts take them away
 	lastLive time.Time
 	wanted   time.Time       // when the drain last found no slot free
 	few      time.Time       // since when the drain has been offered less than a batch
@@ -58,40 +58,40 @@ func (s *slots) tryAcquire(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastLive = now
-	return len(s.waiting) == 0 && s.take()
+	return len(s.waiting) == 0 && s.claim()
 }
 
-// take takes a slot for a live attempt, if need be one that the drain only looks with. The lock is held.
-func (s *slots) take() bool {
-	owed := s.owed(time.Now())
+// claim takes a slot for a live attempt, if need be one that the drain only looks with. The lock is held.
+func (s *slots) claim() bool {
+	reserved := s.reserved(time.Now())
 	switch {
-	case s.used+owed < s.limit:
+	case s.used+reserved < s.limit:
 		s.used++
-	case owed == 0 && s.used-s.looking < s.limit:
+	case reserved == 0 && s.used-s.looking < s.limit:
 		s.looking--
-		s.drained--
+		s.lateUsed--
 	default:
 		return false
 	}
 	return true
 }
 
-// owed is how many free slots are left to the drain: while it finds none, live attempts leave it a quarter, so that
+// reserved is how many free slots are left to the drain: while it finds none, live attempts leave it a quarter, so that
 // events that were acknowledged are delivered however many come in. The lock is held.
-func (s *slots) owed(now time.Time) int {
+func (s *slots) reserved(now time.Time) int {
 	if now.Sub(s.wanted) >= liveWindow {
 		return 0
 	}
-	return max(0, max(1, s.limit/4)-s.drained)
+	return max(0, max(1, s.limit/4)-s.lateUsed)
 }
 
 // batchWait is how long the drain waits for slots to come free together, so that deliveries are leased in batches.
 const batchWait = 5 * time.Millisecond
 
-// drain takes up to n slots for retried deliveries and returns how many it got: none while live attempts wait, and no
+// acquireLate takes up to n slots for late deliveries and returns how many it got: none while live attempts wait, and no
 // more than half of the slots while live events arrive. Few slots are not taken at once; short then says that asking
-// again after batchWait will take them. owing says that something is due for certain: see owed.
-func (s *slots) drain(n int, now time.Time, owing bool) (got int, short bool) {
+// again after batchWait will take them. owing says that something is due for certain: see reserved.
+func (s *slots) acquireLate(n int, now time.Time, owing bool) (got int, short bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	allowed := s.limit
@@ -99,11 +99,11 @@ func (s *slots) drain(n int, now time.Time, owing bool) (got int, short bool) {
 		allowed = max(1, s.limit/2)
 	}
 	free := s.limit - s.used
-	free = min(n, allowed-s.drained, max(free-len(s.waiting), min(free, s.owed(now))))
+	free = min(n, allowed-s.lateUsed, max(free-len(s.waiting), min(free, s.reserved(now))))
 	switch {
 	case free <= 0:
 		s.few = time.Time{}
-		if owing && s.drained < allowed {
+		if owing && s.lateUsed < allowed {
 			s.wanted = now
 		}
 		return 0, false
@@ -116,53 +116,53 @@ func (s *slots) drain(n int, now time.Time, owing bool) (got int, short bool) {
 	}
 	s.few = time.Time{}
 	s.used += free
-	s.drained += free
+	s.lateUsed += free
 	s.looking += free
 	return free, false
 }
 
-// keep ends the drain's look: it returns on how many of n leased deliveries there still are slots, and gives back the
+// confirm ends the drain's look: it returns on how many of n leased deliveries there still are slots, and gives back the
 // rest. It wakes nobody: the drain is who asks.
-func (s *slots) keep(n int) int {
+func (s *slots) confirm(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n = min(n, s.looking)
 	s.used -= s.looking - n
-	s.drained -= s.looking - n
+	s.lateUsed -= s.looking - n
 	s.looking = 0
 	s.grant()
 	return n
 }
 
-// draining reports whether retried deliveries hold slots.
-func (s *slots) draining() bool {
+// late is how many slots late deliveries hold.
+func (s *slots) late() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.drained > 0
+	return s.lateUsed
 }
 
 // release gives n slots back that nothing was sent on.
-func (s *slots) release(n int, drained bool) { s.done(n, drained, func() {}) }
+func (s *slots) release(n int, late bool) { s.done(n, late, func() {}) }
 
 // succeeded gives a slot back after the backend answered well: while it recovers it is allowed one more.
-func (s *slots) succeeded(drained bool) {
-	s.done(1, drained, func() { s.limit = min(s.max, s.limit+1) })
+func (s *slots) succeeded(late bool) {
+	s.done(1, late, func() { s.limit = min(s.max, s.limit+1) })
 }
 
 // failed gives a slot back after a failure: while the backend recovers it is allowed half.
-func (s *slots) failed(drained bool) {
-	s.done(1, drained, func() {
+func (s *slots) failed(late bool) {
+	s.done(1, late, func() {
 		if s.limit < s.max {
 			s.limit = max(1, s.limit/2)
 		}
 	})
 }
 
-func (s *slots) done(n int, drained bool, adjust func()) {
+func (s *slots) done(n int, late bool, adjust func()) {
 	s.mu.Lock()
 	s.used -= n
-	if drained {
-		s.drained -= n
+	if late {
+		s.lateUsed -= n
 	}
 	adjust()
 	s.grant()
@@ -190,7 +190,7 @@ func (s *slots) resize(n int) {
 
 // grant hands free slots to those who wait. The lock is held.
 func (s *slots) grant() {
-	for len(s.waiting) > 0 && s.take() {
+	for len(s.waiting) > 0 && s.claim() {
 		close(s.waiting[0])
 		s.waiting = s.waiting[1:]
 	}

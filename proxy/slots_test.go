@@ -17,7 +17,7 @@ func TestSlotsNeitherLeakNorOverflow(t *testing.T) {
 		maximum := rapid.IntRange(1, 20).Draw(t, "max")
 		s := newSlots(maximum, func() {})
 		now := time.Unix(1000, 0)
-		live, drained, looking := 0, 0, 0
+		live, late, looking := 0, 0, 0
 		end := func(drain bool, held *int, how func(bool)) {
 			if *held > 0 {
 				how(drain)
@@ -41,29 +41,29 @@ func TestSlotsNeitherLeakNorOverflow(t *testing.T) {
 					return
 				}
 				n := rapid.IntRange(1, 300).Draw(t, "n")
-				got, _ := s.drain(n, now, rapid.Bool().Draw(t, "owing"))
-				if got > n || drained+got > max(1, s.limit/2) && now.Sub(s.lastLive) < liveWindow && got > 0 {
-					t.Fatalf("the drain got %d for %d, with %d already, of %d", got, n, drained, s.limit)
+				got, _ := s.acquireLate(n, now, rapid.Bool().Draw(t, "owing"))
+				if got > n || late+got > max(1, s.limit/2) && now.Sub(s.lastLive) < liveWindow && got > 0 {
+					t.Fatalf("the drain got %d for %d, with %d already, of %d", got, n, late, s.limit)
 				}
 				looking = got
 			},
-			"keep": func(t *rapid.T) {
+			"confirm": func(t *rapid.T) {
 				if looking == 0 {
 					return
 				}
 				n := rapid.IntRange(0, looking).Draw(t, "leased")
-				kept := s.keep(n)
+				kept := s.confirm(n)
 				if kept > n {
 					t.Fatalf("kept %d of %d", kept, n)
 				}
-				drained, looking = drained+kept, 0
+				late, looking = late+kept, 0
 			},
 			"live ends well":  func(*rapid.T) { end(false, &live, s.succeeded) },
 			"live fails":      func(*rapid.T) { end(false, &live, s.failed) },
 			"live unsent":     func(*rapid.T) { end(false, &live, nothing) },
-			"retry ends well": func(*rapid.T) { end(true, &drained, s.succeeded) },
-			"retry fails":     func(*rapid.T) { end(true, &drained, s.failed) },
-			"retry unsent":    func(*rapid.T) { end(true, &drained, nothing) },
+			"retry ends well": func(*rapid.T) { end(true, &late, s.succeeded) },
+			"retry fails":     func(*rapid.T) { end(true, &late, s.failed) },
+			"retry unsent":    func(*rapid.T) { end(true, &late, nothing) },
 			"time passes": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 2000).Draw(t, "ms")) * time.Millisecond)
 			},
@@ -73,8 +73,8 @@ func TestSlotsNeitherLeakNorOverflow(t *testing.T) {
 				s.resize(maximum)
 			},
 			"": func(t *rapid.T) {
-				if s.used-s.looking != live+drained || s.drained-s.looking != drained || s.looking < 0 || s.looking > looking {
-					t.Fatalf("used %d, drained %d, looking %d; want %d live, %d drained, at most %d looking", s.used, s.drained, s.looking, live, drained, looking)
+				if s.used-s.looking != live+late || s.lateUsed-s.looking != late || s.looking < 0 || s.looking > looking {
+					t.Fatalf("used %d, late %d, looking %d; want %d live, %d late, at most %d looking", s.used, s.lateUsed, s.looking, live, late, looking)
 				}
 				if s.limit < 1 || s.limit > s.max || s.max != maximum {
 					t.Fatalf("limit %d, max %d, want %d", s.limit, s.max, maximum)
@@ -137,7 +137,7 @@ func TestTheDrainIsNotStarved(t *testing.T) {
 				}()
 			}
 			synctest.Wait()
-			if n, _ := s.drain(size, time.Now(), true); n != 0 {
+			if n, _ := s.acquireLate(size, time.Now(), true); n != 0 {
 				t.Fatalf("%d slots for the drain, all are taken", n)
 			}
 			quarter := max(1, size/4)
@@ -147,10 +147,10 @@ func TestTheDrainIsNotStarved(t *testing.T) {
 			if len(got) != 0 {
 				t.Error("live attempts took what is left to the drain")
 			}
-			if n, _ := s.drain(size, time.Now(), true); n != quarter {
+			if n, _ := s.acquireLate(size, time.Now(), true); n != quarter {
 				t.Errorf("%d slots for the drain, want %d", n, quarter)
 			}
-			if s.keep(quarter) != quarter {
+			if s.confirm(quarter) != quarter {
 				t.Error("live attempts took the drain's slots")
 			}
 			if size > quarter {

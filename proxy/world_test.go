@@ -53,7 +53,7 @@ func newWorld(t testing.TB, backends apps, change func(*proxy.Config)) *world {
 	w.cfg = proxy.Config{
 		Sources:  map[string]proxy.Source{"main": {Path: "/stripe/webhook", SigningSecrets: []proxy.Secret{secret}}},
 		Backends: map[string]proxy.Backend{},
-		Journal:  w.journal, Observer: w.seen,
+		Journal:  w.journal, Observers: []proxy.Observer{w.seen},
 	}
 	names := slices.Sorted(maps.Keys(backends))
 	for _, name := range names {

@@ -229,7 +229,7 @@ func closed(err error) error {
 
 func (s *server) proxyConfig(file *config.File) proxy.Config {
 	c := file.Proxy
-	c.Journal, c.Log, c.Observer = s.journal, s.Log, observers{s.metrics, s.feed}
+	c.Journal, c.Log, c.Observers = s.journal, s.Log, []proxy.Observer{observers{s.metrics, s.feed}}
 	c.Quarantine = s.quarantine
 	return c
 }

@@ -50,8 +50,22 @@ func (f *Failure) Unwrap() error { return f.Err }
 
 var errAhead = errors.New("timestamp is ahead of this machine's clock")
 
-// Verify checks a request's signature against each secret. header is all values of Stripe-Signature. Errors are
-// *Failure. An empty secret matches nothing.
+// Header is a Stripe-Signature header of the shape that Stripe sends. Whether it is genuine, Verify says.
+type Header struct {
+	time  time.Time
+	clean string // its canonical form: t, then the v1 elements worth comparing
+}
+
+// Verify is ParseHeader and Header.Verify at once.
+func Verify(body []byte, header []string, secrets []string, tolerance time.Duration, now time.Time) (Signature, error) {
+	h, err := ParseHeader(header)
+	if err != nil {
+		return Signature{}, err
+	}
+	return h.Verify(body, secrets, tolerance, now)
+}
+
+// Verify checks a request's signature against each secret. Errors are *Failure. An empty secret matches nothing.
 //
 // The comparison is stripe-go's (webhook.ValidatePayloadIgnoringTolerance). The rules around it are stricter, since the
 // header is passed on to backends whose libraries are stricter too:
@@ -62,11 +76,7 @@ var errAhead = errors.New("timestamp is ahead of this machine's clock")
 //
 // The time is looked at last. A forged and stale signature is a NoMatch: TooOld and TooFarAhead thus always mean that
 // Stripe did sign the request, and an operator may go and look at clocks and queues.
-func Verify(body []byte, header []string, secrets []string, tolerance time.Duration, now time.Time) (Signature, error) {
-	h, err := parseHeader(header)
-	if err != nil {
-		return Signature{}, err
-	}
+func (h Header) Verify(body []byte, secrets []string, tolerance time.Duration, now time.Time) (Signature, error) {
 	age := now.Sub(h.time)
 	i := h.match(body, secrets)
 	switch {
@@ -86,23 +96,16 @@ func Verify(body []byte, header []string, secrets []string, tolerance time.Durat
 // of other sources it tells an operator what a NoMatch most likely is: the wrong URL, or test mode taken for live.
 // It hashes the body once for each secret: limit how often it is asked.
 func MatchesAny(body []byte, header []string, secrets []string) int {
-	h, err := parseHeader(header)
+	h, err := ParseHeader(header)
 	if err != nil {
 		return -1
 	}
 	return h.match(body, secrets)
 }
 
-// CheckHeader reports what is wrong with a Stripe-Signature header whatever the body may be, so that junk is refused
-// before a body is read and hashed. Errors are *Failure, MissingHeader or MalformedHeader.
-func CheckHeader(header []string) error {
-	_, err := parseHeader(header)
-	return err
-}
-
 // Timestamp returns the time that a Stripe-Signature header was made at, and whether it is one.
 func Timestamp(header string) (time.Time, bool) {
-	h, err := parseHeader([]string{header})
+	h, err := ParseHeader([]string{header})
 	return h.time, err == nil
 }
 
@@ -119,14 +122,8 @@ func Sign(body []byte, now time.Time, secrets ...string) string {
 	return string(b)
 }
 
-// signatureHeader is a parsed Stripe-Signature. clean is its canonical form: t, then the v1 elements worth comparing.
-type signatureHeader struct {
-	time  time.Time
-	clean string
-}
-
 // match returns the index of the secret that made one of the signatures, or -1.
-func (h signatureHeader) match(body []byte, secrets []string) int {
+func (h Header) match(body []byte, secrets []string) int {
 	for i, s := range secrets {
 		// With an empty key anybody can sign.
 		if s != "" && webhook.ValidatePayloadIgnoringTolerance(body, h.clean, s) == nil {
@@ -136,32 +133,34 @@ func (h signatureHeader) match(body []byte, secrets []string) int {
 	return -1
 }
 
-func parseHeader(lines []string) (signatureHeader, error) {
+// ParseHeader reads all values of Stripe-Signature. It needs no body, so that junk is refused before one is read and
+// hashed. Errors are *Failure, MissingHeader or MalformedHeader.
+func ParseHeader(lines []string) (Header, error) {
 	if len(lines) == 0 || lines[0] == "" && len(lines) == 1 {
-		return signatureHeader{}, &Failure{Reason: MissingHeader, Err: webhook.ErrNotSigned}
+		return Header{}, &Failure{Reason: MissingHeader, Err: webhook.ErrNotSigned}
 	}
 	if len(lines) > 1 {
-		return signatureHeader{}, malformed("several header lines")
+		return Header{}, malformed("several header lines")
 	}
 	if len(lines[0]) > maxHeader {
-		return signatureHeader{}, malformed("longer than 8 KiB")
+		return Header{}, malformed("longer than 8 KiB")
 	}
-	var h signatureHeader
+	var h Header
 	var clean strings.Builder
 	var stamp string
 	seen, good := 0, 0
 	for element := range strings.SplitSeq(lines[0], ",") {
 		key, value, ok := strings.Cut(element, "=")
 		if !ok || strings.Contains(value, "=") {
-			return signatureHeader{}, malformed("an element is not key=value")
+			return Header{}, malformed("an element is not key=value")
 		}
 		switch key {
 		case "t":
 			if stamp != "" {
-				return signatureHeader{}, malformed("several timestamps")
+				return Header{}, malformed("several timestamps")
 			}
 			if h.time, ok = parseStamp(value); !ok {
-				return signatureHeader{}, malformed("timestamp is not a plain number")
+				return Header{}, malformed("timestamp is not a plain number")
 			}
 			stamp = value
 		case "v1":
@@ -176,9 +175,9 @@ func parseHeader(lines []string) (signatureHeader, error) {
 	}
 	switch {
 	case stamp == "":
-		return signatureHeader{}, malformed("no timestamp")
+		return Header{}, malformed("no timestamp")
 	case good == 0:
-		return signatureHeader{}, malformed("no v1 of 64 lower-case hex digits")
+		return Header{}, malformed("no v1 of 64 lower-case hex digits")
 	}
 	h.clean = "t=" + stamp + clean.String()
 	return h, nil

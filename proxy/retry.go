@@ -11,6 +11,27 @@ import (
 // during one long outage must not fail an event that was hardly tried.
 const leastAttempts = 10
 
+// settlement says what an attempt means for its delivery: done, again later, or given up. What the delivery waited beyond
+// its due time, it waited for us (pause, open breaker, rate, a stop): that does not count towards give_up_after.
+func (b *backend) settlement(l Leased, o Outcome, leasedAt time.Time) Settlement {
+	retry := b.target.Load().Retry
+	ended := o.Started.Add(o.Duration)
+	n := l.Attempts + 1
+	started := l.TurnStarted
+	if started.IsZero() {
+		started = o.Started
+	} else if waited := leasedAt.Sub(l.Due); waited > 0 {
+		started = started.Add(waited)
+	}
+	switch {
+	case o.Outcome == OutcomeDelivered:
+		return SettleDelivered(l, o.Attempt)
+	case o.Outcome != OutcomeInterrupted && n >= leastAttempts && ended.Sub(started) >= retry.GiveUpAfter:
+		return SettleFailed(l, o.Attempt)
+	}
+	return SettleRetry(l, o.Attempt, ended.Add(retry.after(n, o.RetryAfter)), started)
+}
+
 // backoff returns how long a delivery waits after its n-th failed attempt (1 for the first): a random time up to
 // Initial doubled n-1 times, at most Max. Full jitter spreads the retries of an outage best
 // (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
