@@ -375,6 +375,13 @@ func (g *Gateway) lostResult(ev *Event, backend string, err error) {
 		zap.String(keySource, ev.Source), zap.String(keyBackend, backend), zap.Error(err))
 }
 
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // fate is what the promise rests on for an event.
 type fate int
 

@@ -191,7 +191,7 @@ func TestCheckReach(t *testing.T) {
 		"continue":                  {[]Route{{Types: []string{"*"}, To: to, Continue: true}}, route("v1.a"), ""},
 		"no types":                  {[]Route{{To: to}}, Route{To: to}, never},
 		"star is not what has none": {[]Route{route("*")}, Route{To: to}, ""},
-		"ping by its name":          {[]Route{route("*")}, route(PingType), ""},
+		"ping by its name":          {[]Route{route("*")}, route(pingType), ""},
 		"other source":              {[]Route{{Source: "main", To: to}}, route("v1.a"), ""},
 		"same source":               {[]Route{{Source: "main", To: to}}, Route{Source: "main", To: to}, never},
 		"live only":                 {[]Route{{Livemode: ptr(true), To: to}}, route("v1.a"), ""},

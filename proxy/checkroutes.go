@@ -175,8 +175,8 @@ func (e *Route) covers(r *Route, p string) bool {
 		!accountCovers(e.Account, r.Account),
 		!globCovers(e.APIVersion, r.APIVersion):
 		return false
-	case p == PingType: // only its exact name matches it
-		return slices.Contains(e.Types, PingType)
+	case p == pingType: // only its exact name matches it
+		return slices.Contains(e.Types, pingType)
 	case e.Types == nil:
 		return true
 	case p == "":

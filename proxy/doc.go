@@ -7,8 +7,9 @@
 // ends; or a rule in your own routes.yaml ignores it. At least once, never silently dropped, byte for byte as Stripe
 // sent it.
 //
-// A [Gateway] takes a [Config] and a [Journal]. Mount it where Stripe posts to, and run [Gateway.Run] beside it: Run
-// delivers what is Pending. Package proxy/sqlite opens a durable journal.
+// A program that embeds the gateway makes three calls. sqlite.Open, of package proxy/sqlite, opens a durable [Journal].
+// [New] makes a [Gateway] of a [Config]; mount it as a handler where Stripe posts to. [Gateway.Run] beside it delivers
+// what could not be delivered at once, until the program stops. The example of the package shows them.
 //
 // # Compatibility
 //

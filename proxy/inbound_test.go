@@ -395,15 +395,15 @@ func TestEventsOfEveryShape(t *testing.T) {
 func TestPingIsAnsweredAndNotRouted(t *testing.T) {
 	a := &app{}
 	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
-		ping := event("evt_ping", proxy.PingType)
+		ping := event("evt_ping", "v2.core.event_destination.ping")
 		wantAnswer(t, w.post(ping), 200, says("ignored", "evt_ping"))
 		if k := w.known("evt_ping"); k.State != proxy.Ignored || k.Reason != proxy.ReasonPing {
 			t.Errorf("kept as %s, %q", k.State, k.Reason)
 		}
-		if err := w.reload(func(cfg *proxy.Config) { cfg.Routes[0].Types = []string{proxy.PingType} }); err != nil {
+		if err := w.reload(func(cfg *proxy.Config) { cfg.Routes[0].Types = []string{"v2.core.event_destination.ping"} }); err != nil {
 			t.Fatal(err)
 		}
-		w.post(event("evt_ping2", proxy.PingType))
+		w.post(event("evt_ping2", "v2.core.event_destination.ping"))
 		a.wantCount(t, 1)
 	})
 }

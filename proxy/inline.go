@@ -205,12 +205,5 @@ func fallback(match Match, reason string) *answer {
 	return &answer{result: ResultRelayed, status: f.Status, header: h, body: []byte(f.Body), reason: "fallback: " + reason}
 }
 
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
 // newToken names a claim. 0 means nobody.
 func newToken() int64 { return rand.Int64N(1<<62) + 1 }

@@ -8,9 +8,9 @@ import (
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 )
 
-// PingType is the event that Stripe sends when a destination is tested from its side. It is answered and not routed,
+// pingType is the event that Stripe sends when a destination is tested from its side. It is answered and not routed,
 // unless a route names it exactly.
-const PingType = "v2.core.event_destination.ping"
+const pingType = "v2.core.event_destination.ping"
 
 // Match is what the routes say about one event.
 type Match struct {
@@ -78,7 +78,7 @@ func (rs Routes) Match(e *Event) Match {
 	case realTime:
 		m.Answer, m.Reason = AnswerRelay, ReasonNoRoute
 	case len(m.To) > 0:
-	case e.Type == PingType:
+	case e.Type == pingType:
 		m.Reason = ReasonPing
 	case len(m.Routes) > 0:
 		m.Reason = ReasonRule
@@ -127,9 +127,9 @@ func (r *Route) matches(e *Event) bool {
 		r.APIVersion != "" && !globMatch(r.APIVersion, e.APIVersion):
 		return false
 	case r.Types == nil:
-		return e.Type != PingType
-	case e.Type == PingType:
-		return slices.Contains(r.Types, PingType)
+		return e.Type != pingType
+	case e.Type == pingType:
+		return slices.Contains(r.Types, pingType)
 	case e.Type == "":
 		return false
 	}

@@ -28,7 +28,7 @@ func TestRoutesMatch(t *testing.T) {
 	test := paid
 	test.Livemode = false
 	ask := proxy.Event{Source: "main", Type: "issuing_authorization.request"}
-	ping := proxy.Event{Source: "main", Type: proxy.PingType}
+	ping := proxy.Event{Source: "main", Type: "v2.core.event_destination.ping"}
 	unparsed := proxy.Event{Source: "main", ID: "sha256:00"}
 	fallback := &proxy.Fallback{Status: 200, Body: "{}"}
 	always, noRoute := proxy.AnswerAlways, proxy.Match{Answer: proxy.AnswerAlways, Reason: proxy.ReasonNoRoute}

@@ -17,7 +17,9 @@ import (
 func (s *server) openQuarantine(ctx context.Context) (err error) {
 	s.quarantine, err = quarantine.New(ctx, quarantine.Options{
 		Store: s.journal, Log: s.Log,
-		Accept:  func(ctx context.Context, ev *proxy.Event) (proxy.Result, error) { return s.gateway.Accept(ctx, ev, proxy.TriggerInline) },
+		Accept: func(ctx context.Context, ev *proxy.Event) (proxy.Result, error) {
+			return s.gateway.Accept(ctx, ev, proxy.TriggerInline)
+		},
 		Sources: s.sources,
 	})
 	if err == nil {
