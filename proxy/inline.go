@@ -167,6 +167,8 @@ func (g *Gateway) relay(a *arrival) *answer {
 	switch {
 	case b == nil:
 		return fallback(a.match, "no such backend")
+	case b.target.Load().http == nil:
+		return fallback(a.match, "the backend gives no answer")
 	case b.paused.Load():
 		return fallback(a.match, "the backend is paused")
 	case !b.breaker.Load().reopens().IsZero():
