@@ -46,7 +46,7 @@ func floorOf(name string) int {
 }
 
 // forTests are packages that tests of every floor may import.
-var forTests = []string{"internal/journaltest", "internal/toystripe"}
+var forTests = []string{"internal/journaltest", "internal/toystripe", "proxy/sqlite"}
 
 // libraries are what the packages that every embedder gets may import besides the standard library. Packages of higher
 // floors import what they need; CONTRIBUTING.md has a line for each module.

@@ -293,8 +293,8 @@ func (g *Gateway) keep(a *arrival, attempts []*inlineAttempt) *answer {
 
 // delivered is the answer when every backend has the event.
 func (a *arrival) delivered(attempts []*inlineAttempt) *answer {
-	if len(attempts) == 1 && attempts[0].got.Status <= 299 {
-		return pass(attempts[0].got)
+	if got := attempts[0].got; len(attempts) == 1 && got.Status >= 200 && got.Status <= 299 {
+		return pass(got)
 	}
 	return say(http.StatusOK, ResultDelivered, a.event)
 }

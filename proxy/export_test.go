@@ -12,7 +12,9 @@ import (
 func (g *Gateway) DialWith(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
 	g.dial = dial
 	for _, b := range g.state.Load().backends {
-		b.target.Load().http.transport.DialContext = dial
+		if t := b.target.Load(); t.http != nil {
+			t.http.transport.DialContext = dial
+		}
 	}
 }
 
