@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -16,16 +15,16 @@ import (
 type Problem struct {
 	Path    string   // where, in the words of routes.yaml: "routes[2].to[0]", "sources.main.path"
 	Text    string   // what is wrong, and what to do
-	Warning bool     // the gateway works with it
-	Hint    bool     // a Warning that is worth a line only when somebody asks
+	Warning bool     // the gateway works with it, but probably not as meant
+	Advice  bool     // a Warning that is only worth a line when somebody asks, as `breakwater check` does
 	Known   []string // the names that could have stood there, when Text is about an unknown one
 }
 
-// Check returns everything that is wrong or odd in c, in the order of sources, backends, routes and timing. New and
-// Reload refuse a Config that has a Problem without Warning. It reads no file and no network. A text quotes names, but
-// never a secret, a header's value or a URL.
+// Check returns everything that is wrong or odd in c, once its defaults are filled in: sources first, then backends,
+// routes and timing. New and Reload refuse a Config that has a Problem without Warning. Check touches no file and no
+// network, and its texts quote names, but never a secret, a header's value or a URL.
 func (c Config) Check() []Problem {
-	k := &checker{Config: c}
+	k := &checker{Config: c.WithDefaults()}
 	k.checkSources()
 	k.checkBackends()
 	k.checkRoutes()
@@ -46,26 +45,23 @@ func (k *checker) warn(path, format string, args ...any) {
 	k.problems = append(k.problems, Problem{Path: path, Text: fmt.Sprintf(format, args...), Warning: true})
 }
 
-func (k *checker) hint(path, format string, args ...any) {
-	k.problems = append(k.problems, Problem{Path: path, Text: fmt.Sprintf(format, args...), Warning: true, Hint: true})
+func (k *checker) advise(path, format string, args ...any) {
+	k.problems = append(k.problems, Problem{Path: path, Text: fmt.Sprintf(format, args...), Warning: true, Advice: true})
 }
 
 func (k *checker) unknown(path, what, name string, known []string) {
 	k.problems = append(k.problems, Problem{Path: path, Text: fmt.Sprintf("no %s %q", what, name), Known: known})
 }
 
-// maxTimeout bounds one attempt: a lease lasts a little longer, and a drain waits for it.
-const maxTimeout = 5 * time.Minute
-
 func (k *checker) checkSources() {
 	if len(k.Sources) == 0 {
 		k.fail("sources", "no source: name at least one, with the path that Stripe posts to and its signing secret")
 	}
-	taken := map[string]string{}
+	byPath := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(k.Sources)) {
 		s, at := k.Sources[name], "sources."+name
 		k.checkName(at, name)
-		switch other, dup := taken[s.Path]; {
+		switch other, dup := byPath[s.Path]; {
 		case !strings.HasPrefix(s.Path, "/"):
 			k.fail(at+".path", "the path must start with /, such as /stripe/webhook")
 		case strings.ContainsAny(s.Path, "?#") || strings.ContainsFunc(s.Path, unprintable):
@@ -73,7 +69,7 @@ func (k *checker) checkSources() {
 		case dup:
 			k.fail(at+".path", "source %q has this path too: each source needs its own", other)
 		default:
-			taken[s.Path] = name
+			byPath[s.Path] = name
 		}
 		if len(s.SigningSecrets) == 0 {
 			k.fail(at+".signing_secrets",
@@ -82,7 +78,7 @@ func (k *checker) checkSources() {
 		k.checkSecrets(at+".signing_secrets", s.SigningSecrets)
 		k.checkNotNegative(at+".tolerance", int64(s.Tolerance))
 		k.checkNotNegative(at+".max_body", s.MaxBody)
-		if cmp.Or(s.MaxBody, 1<<20) > cmp.Or(k.BodyMemory, 64<<20) && k.BodyMemory >= 0 {
+		if s.MaxBody > k.BodyMemory && k.BodyMemory >= 0 {
 			k.fail(at+".max_body", "max_body is larger than limits.body_memory: such a body could never be read")
 		}
 	}
@@ -102,7 +98,7 @@ func (k *checker) checkSecrets(path string, secrets []Secret) {
 	}
 }
 
-// checkName keeps names fit for metrics, paths of the admin API and the command line.
+// checkName keeps names fit for a metric's label, a path of the admin API and the command line.
 func (k *checker) checkName(at, name string) {
 	odd := func(r rune) bool { return !(alphanumeric(r) || strings.ContainsRune("-_.", r)) }
 	if name == "" || len(name) > 64 || strings.ContainsFunc(name, odd) || !alphanumeric(rune(name[0])) {
@@ -117,7 +113,7 @@ func (k *checker) checkNotNegative(at string, n int64) {
 }
 
 func (k *checker) checkBackends() {
-	was := map[string]string{}
+	heirs := map[string]string{} // by a backend's earlier name
 	for _, name := range slices.Sorted(maps.Keys(k.Backends)) {
 		b, at := k.Backends[name], "backends."+name
 		k.checkName(at, name)
@@ -134,8 +130,8 @@ func (k *checker) checkBackends() {
 		}
 		for i, old := range b.Was {
 			at := fmt.Sprintf("%s.was[%d]", at, i)
-			other, dup := was[old]
-			was[old] = name
+			other, dup := heirs[old]
+			heirs[old] = name
 			switch _, exists := k.Backends[old]; {
 			case exists:
 				k.fail(at, "backend %q still exists: its deliveries are its own", old)
@@ -177,15 +173,15 @@ func (k *checker) checkLimits(at string, b *Backend) {
 	k.checkNotNegative(at+".retry.initial", int64(b.Retry.Initial))
 	k.checkNotNegative(at+".retry.max", int64(b.Retry.Max))
 	k.checkNotNegative(at+".retry.give_up_after", int64(b.Retry.GiveUpAfter))
-	if first, most := cmp.Or(b.Retry.Initial, 5*time.Second), cmp.Or(b.Retry.Max, time.Hour); first > most && most > 0 {
-		k.fail(at+".retry.max", "retry.max, %s, is less than retry.initial, %s", short(most), short(first))
+	if r := b.Retry; r.Initial > r.Max && r.Max > 0 {
+		k.fail(at+".retry.max", "retry.max, %s, is less than retry.initial, %s", short(r.Max), short(r.Initial))
 	}
 	k.checkNotNegative(at+".breaker.failures", int64(b.Breaker.Failures))
 	k.checkNotNegative(at+".breaker.open_for", int64(b.Breaker.OpenFor))
 }
 
-// ownHeaders are those that the gateway or net/http sets. With an Idempotency-Key net/http would replay a POST by
-// itself when a connection dies (net/http, Request.isReplayable).
+// ownHeaders are set by the gateway or by net/http, or would make net/http replay a POST by itself when a connection
+// dies, as an Idempotency-Key does (net/http, Request.isReplayable).
 var ownHeaders = map[string]string{
 	"host":                "write it under host",
 	"stripe-signature":    "write the backend's secrets under signing_secrets",
@@ -259,7 +255,7 @@ func token(s string) bool {
 
 func unprintable(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
-// short writes a duration as people do: 5m rather than 5m0s.
+// short writes a duration as people do: 5m rather than 5m0s, 1h rather than 1h0m0s.
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

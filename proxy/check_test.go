@@ -24,7 +24,7 @@ func told(problems []Problem) []string {
 	var out []string
 	for _, p := range problems {
 		kind := "error"
-		if p.Hint {
+		if p.Advice {
 			kind = "hint"
 		} else if p.Warning {
 			kind = "warning"
@@ -211,7 +211,7 @@ func TestCheckReach(t *testing.T) {
 			at := fmt.Sprintf("routes[%d]", len(tt.earlier))
 			var got []string
 			for _, p := range c.Check() {
-				if strings.HasPrefix(p.Path, at) && p.Warning && !p.Hint {
+				if strings.HasPrefix(p.Path, at) && p.Warning && !p.Advice {
 					got = append(got, p.Text)
 				}
 			}

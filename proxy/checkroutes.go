@@ -5,12 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 )
-
-const maxHoldFor = 60 * time.Hour
 
 func (k *checker) checkRoutes() {
 	for i := range k.Routes {
@@ -21,7 +18,7 @@ func (k *checker) checkRoutes() {
 		k.checkReach(at, i)
 	}
 	k.checkCatchAll()
-	k.hintThin()
+	k.adviseThin()
 }
 
 func (k *checker) checkTypes(at string, r *Route) {
@@ -45,8 +42,8 @@ func (k *checker) checkTypes(at string, r *Route) {
 	}
 }
 
-// realTime reports whether all types that the glob p matches are real-time ones. "!" stands for any run here: it is in
-// no type's name, so that only a rule for every name with this beginning can match it.
+// realTime reports whether every type that the glob p matches is a real-time one. To ask, each "*" of p becomes a "!",
+// which is in no type's name: "v1.delegated_checkout.!" is a real-time type only because all types that begin so are.
 func realTime(p string) bool {
 	_, ok := stripe.RealTime(strings.ReplaceAll(p, "*", "!"))
 	return ok
@@ -127,21 +124,23 @@ func (k *checker) checkFallback(at string, r *Route) {
 	}
 }
 
-// checkReach finds routes, and single types of them, that no event can reach.
+// checkReach finds routes, and single types of a route, that no event reaches: after {types: ["invoice.*"]}, a route for
+// invoice.paid is one.
 func (k *checker) checkReach(at string, i int) {
 	r := &k.Routes[i]
 	patterns := r.Types
 	if patterns == nil {
-		patterns = []string{""} // not a type: stands for "whatever it is"
+		patterns = []string{""} // no glob: stands for every event, whatever its type
 	}
-	var dead, late []int // indexes of patterns
-	var by []string
+	var dead []int       // the patterns that no event reaches
+	var by []string      // the routes that take their events
+	var continuing []int // the routes that take their events too, and go on
 	for n, p := range patterns {
 		for j := range k.Routes[:i] {
 			if e := &k.Routes[j]; !e.covers(r, p) {
 				continue
 			} else if e.Continue {
-				late = append(late, j)
+				continuing = append(continuing, j)
 				continue
 			}
 			dead = append(dead, n)
@@ -162,12 +161,13 @@ func (k *checker) checkReach(at string, i int) {
 				strings.Join(by, ", "), patterns[n])
 		}
 	}
-	if r.Answer == AnswerRelay && len(late) > 0 {
-		k.warn(at+".answer", "not relayed: routes[%d], with continue, matches first; put this route before it", late[0])
+	if r.Answer == AnswerRelay && len(continuing) > 0 {
+		k.warn(at+".answer", "not relayed: routes[%d], with continue, matches first; put this route before it", continuing[0])
 	}
 }
 
-// covers reports whether e matches every event that r matches by its type glob p; p is "" where r has no types.
+// covers reports whether e, the earlier route, matches every event that r matches by its type glob p. p is "" where r has
+// no types.
 func (e *Route) covers(r *Route, p string) bool {
 	switch {
 	case e.Source != "" && e.Source != r.Source,
@@ -185,8 +185,8 @@ func (e *Route) covers(r *Route, p string) bool {
 	return slices.ContainsFunc(e.Types, func(q string) bool { return globCovers(q, p) })
 }
 
-// globCovers reports whether q matches everything that p matches, an empty glob being "*". Matching q against the text
-// of p says so: a "*" of p stands for runs of any length and content, and only a "*" of q can take it.
+// globCovers reports whether q matches everything that p matches, an empty glob being "*". It does if q matches p read as
+// a text: only a "*" of q can match the "*" in it, and that one matches any other run as well.
 func globCovers(q, p string) bool {
 	if q == "" {
 		return true
@@ -209,14 +209,14 @@ func accountCovers(q, p string) bool {
 	return globCovers(q, p)
 }
 
-// checkCatchAll warns of sources whose events of an unforeseen type would reach nobody.
+// checkCatchAll warns of sources from which an event of a type that nobody foresaw would reach no backend.
 func (k *checker) checkCatchAll() {
 	var open []string
 	names := slices.Sorted(maps.Keys(k.Sources))
 	for _, name := range names {
 		for _, live := range []bool{true, false} {
-			whatever := &Route{Source: name, Livemode: &live}
-			if !slices.ContainsFunc(k.Routes, func(e Route) bool { return e.covers(whatever, "*") }) {
+			unforeseen := &Route{Source: name, Livemode: &live}
+			if !slices.ContainsFunc(k.Routes, func(e Route) bool { return e.covers(unforeseen, "*") }) {
 				open = append(open, name)
 				break
 			}
@@ -232,20 +232,20 @@ func (k *checker) checkCatchAll() {
 	}
 }
 
-// hintThin tells those who only name snapshot events that thin ones are named differently.
-func (k *checker) hintThin() {
-	at, first := "", ""
+// adviseThin tells those who only name snapshot events that thin ones have names of their own: v1.invoice.paid.
+func (k *checker) adviseThin() {
+	at, snapshot := "", ""
 	for i := range k.Routes {
 		for j, p := range k.Routes[i].Types {
 			if strings.HasPrefix(p, "v1.") || strings.HasPrefix(p, "v2.") {
 				return
 			}
 			if at == "" && p != "" && p[0] != '*' && !realTime(p) {
-				at, first = fmt.Sprintf("routes[%d].types[%d]", i, j), p
+				at, snapshot = fmt.Sprintf("routes[%d].types[%d]", i, j), p
 			}
 		}
 	}
 	if at != "" {
-		k.hint(at, "thin events have names of their own: if Stripe sends you those, add %q", "v1."+first)
+		k.advise(at, "thin events have names of their own: if Stripe sends you those, add %q", "v1."+snapshot)
 	}
 }

@@ -59,7 +59,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Journal == nil {
 		return nil, errors.New("new gateway: Config.Journal is nil; proxy/sqlite opens one")
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	g := &Gateway{
 		journal: cfg.Journal, log: cfg.Log, observers: cfg.Observers, keeper: cfg.Quarantine,
 		dial:       (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
@@ -75,7 +75,7 @@ func New(cfg Config) (*Gateway, error) {
 // Reload takes new sources, backends, routes and timing, in one step; on error the old ones stay. What a backend has
 // learned (breaker, limiter, pause) lives on by its name.
 func (g *Gateway) Reload(cfg Config) error {
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	var wrong []error
 	for _, p := range cfg.Check() {
 		if !p.Warning {
@@ -133,42 +133,6 @@ func (g *Gateway) target(name string, c Backend) (*target, error) {
 		}
 	}
 	return newTarget(name, c, g.dial)
-}
-
-func (c Config) withDefaults() Config {
-	if c.Log == nil {
-		c.Log = zap.NewNop()
-	}
-	or(&c.InlineTimeout, 8*time.Second)
-	or(&c.ResignAfter, time.Minute)
-	or(&c.DedupeWindow, time.Minute)
-	or(&c.DrainTimeout, 20*time.Second)
-	or(&c.ReadBody, 15*time.Second)
-	or(&c.BodyMemory, 64<<20)
-	c.Sources, c.Backends = maps.Clone(c.Sources), maps.Clone(c.Backends)
-	for name, s := range c.Sources {
-		or(&s.Tolerance, 5*time.Minute)
-		or(&s.MaxBody, 1<<20)
-		c.Sources[name] = s
-	}
-	for name, b := range c.Backends {
-		or(&b.Timeout, 30*time.Second)
-		or(&b.MaxInFlight, 64)
-		or(&b.Retry.Initial, 5*time.Second)
-		or(&b.Retry.Max, time.Hour)
-		or(&b.Retry.GiveUpAfter, 168*time.Hour)
-		or(&b.Breaker.Failures, 5)
-		or(&b.Breaker.OpenFor, 30*time.Second)
-		c.Backends[name] = b
-	}
-	return c
-}
-
-func or[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }
 
 // Run delivers what is Pending until ctx ends. It then takes no more, lets attempts that were sent end for up to

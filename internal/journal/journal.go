@@ -58,6 +58,11 @@ type Retention struct {
 	Delivered, Failed, Ignored, Unrouted time.Duration
 }
 
+// DefaultRetention is that of a routes.yaml that does not say otherwise, and of programs that embed the gateway.
+var DefaultRetention = Retention{
+	Delivered: 168 * time.Hour, Failed: 2160 * time.Hour, Ignored: 24 * time.Hour, Unrouted: 720 * time.Hour,
+}
+
 // Outage is why a database takes nothing, and since when.
 type Outage struct {
 	Since time.Time

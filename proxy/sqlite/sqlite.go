@@ -10,11 +10,6 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// How long events are kept after they ended: as routes.yaml has it by default.
-var retention = journal.Retention{
-	Delivered: 168 * time.Hour, Failed: 2160 * time.Hour, Ignored: 24 * time.Hour, Unrouted: 720 * time.Hour,
-}
-
 // DB is an open journal. It is a proxy.Journal. Events leave it a while after they ended: Delivered ones after 7 days,
 // Failed ones after 90, ignored ones after one, and those that no route wanted after 30.
 type DB struct {
@@ -49,7 +44,7 @@ func (d *DB) prune(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			for n := 1; n > 0 && ctx.Err() == nil; {
-				n, _ = d.db.Prune(ctx, now, retention, 256) // what fails now is tried again
+				n, _ = d.db.Prune(ctx, now, journal.DefaultRetention, 256) // what fails now is tried again
 			}
 		}
 	}
