@@ -37,7 +37,7 @@ The exit code is 2 when the gateway would not take it.`,
 			}
 		} else {
 			for _, p := range f.Problems {
-				if err != nil && p.Severity == config.Hint { // what is wrong comes first
+				if err != nil && p.Severity == config.Advice { // what is wrong comes first
 					continue
 				}
 				fmt.Fprintf(out, "%s\n\n", p)

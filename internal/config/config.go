@@ -2,26 +2,34 @@
 // [Problems] that name file, line and column: all of them at once.
 //
 // The structs of this package are the only list of keys: the decoder, the suggestions in its errors and the JSON schema
-// come from their tags.
+// all read their tags.
 //
 // In each value, but not in keys, ${NAME} stands for an environment variable, ${NAME:-default} for one that may be unset
-// or empty, and ${file:/path} for a file's content without its last line breaks. They are filled in after the YAML was
-// parsed, so what they bring in is always one value and never more YAML; a default is taken as it stands. A $ before { is written $${, and $$ is $ in
-// general; any other $ is itself. A relative path, wherever it stands, starts from the file's folder.
+// or empty, and ${file:/path} for a file's content without its last line breaks. They are filled in once the YAML is
+// parsed, so that what they bring in is always one value and never more YAML. A default is taken as it stands. $$
+// stands for $, so that $${NAME} is the text ${NAME}; any other $ is itself. A relative path, wherever it stands, starts
+// from the file's folder.
 //
 // A secret is never shown: problems quote no value that was filled in, and excerpts print secrets as ***.
 package config
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -30,7 +38,7 @@ import (
 // File is a routes.yaml, with its defaults filled in.
 type File struct {
 	Path  string       // as it was given to Load
-	Proxy proxy.Config // without Journal, Log and Observer
+	Proxy proxy.Config // without Journal, Log, Observer and Quarantine
 
 	Listen        string
 	Journal       Journal
@@ -43,8 +51,8 @@ type File struct {
 	StripeIPs     StripeIPs
 	Quarantine    Quarantine
 
-	Problems Problems // errors, warnings and hints, in the order of the file
-	Watch    []string // the files that it is made of: itself, those in ${file:...}, certificates and keys
+	Problems Problems // errors, warnings and advice, in the order of the file
+	Watch    []string // the files to read again when they change: itself, those in ${file:...}, certificates and keys
 
 	doc document
 }
@@ -55,25 +63,25 @@ type Journal struct {
 	Path   string // of the database file
 }
 
-// StripeIPs says which addresses Stripe sends from. The zero value: none are known, and nothing is put into quarantine.
+// StripeIPs says which addresses Stripe sends from. The zero value knows none, so that nothing is put into quarantine.
 type StripeIPs struct {
-	Default bool // those of the list that comes with the gateway
-	Own     []netip.Prefix
+	Default bool           // those of the list that comes with the gateway
+	Own     []netip.Prefix // those that the file names
 }
 
-// maxFile is far above any real file; the YAML parser takes time by the square of the number of keys.
+// maxFile is far above any real file. The YAML parser's time grows with the square of the number of keys.
 const maxFile = 128 << 10
 
-// Load reads and checks the file at path. The File is never nil: with an error, which is a Problems that holds all of the
-// errors and nothing else, only its Path, Problems and Watch mean something.
+// Load reads and checks the file at path. Its error is a Problems: every error in the file, without warnings and advice.
+// The File is never nil, but with an error only its Path, Problems and Watch mean anything.
 func Load(path string) (*File, error) {
 	src, err := readFile(path, maxFile)
 	if err != nil {
-		hint := ""
+		remedy := ""
 		if errors.Is(err, fs.ErrNotExist) {
-			hint = "; name another one with --config"
+			remedy = "; name another one with --config"
 		}
-		p := Problems{{File: path, Severity: Error, Text: fmt.Sprintf("read configuration: %v%s", err, hint)}}
+		p := Problems{{File: path, Severity: Error, Text: fmt.Sprintf("read configuration: %v%s", err, remedy)}}
 		return &File{Path: path, Problems: p, Watch: []string{path}}, p
 	}
 	f := parse(path, src, os.LookupEnv)
@@ -83,7 +91,7 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// parse is Load without the operating system, but for ${file:...} and certificates.
+// parse is Load with the file's content and an environment given; only what the file names is read from disk.
 func parse(path string, src []byte, env func(string) (string, bool)) *File {
 	d := &decoder{
 		dir: filepath.Dir(path), env: env,
@@ -98,7 +106,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 		f.doc = doc
 	}
 	f.Problems = d.report(path, src)
-	for _, name := range d.read {
+	for _, name := range d.files {
 		if !slices.Contains(f.Watch, name) {
 			f.Watch = append(f.Watch, name)
 		}
@@ -106,7 +114,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 	return f
 }
 
-// readFile reads a file of at most limit bytes. Its errors name the file.
+// readFile returns a file's content, or an error that names the file when it is longer than limit.
 func readFile(path string, limit int64) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -120,128 +128,175 @@ func readFile(path string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// document is routes.yaml as it is written.
-type document struct {
-	Version int    `yaml:"version" default:"1" doc:"The version of this file's format: 1."`
-	Listen  string `yaml:"listen" default:":8420" doc:"Where Stripe's requests come in, as host:port. No host: all addresses."`
-	Journal string `yaml:"journal" default:"sqlite:breakwater.db" doc:"Where events are kept: sqlite:PATH, relative to this file's folder."`
-	Admin   Admin  `yaml:"admin" doc:"The listener for people and monitoring: health, metrics, API and page."`
-
-	Sources  map[string]source  `yaml:"sources" required:"true" doc:"The webhook endpoints registered at Stripe, by a name of your choice."`
-	Backends map[string]backend `yaml:"backends" doc:"Where events are forwarded to, by a name of your choice. Names live on in the journal; to change one, see was."`
-	Routes   []route            `yaml:"routes" required:"true" doc:"Which events go to which backends. In order, the first match wins."`
-
-	Retention     Retention      `yaml:"retention" doc:"How long the journal keeps events, by what became of them."`
-	InlineTimeout time.Duration  `yaml:"inline_timeout" default:"8s" doc:"Stripe is answered at the latest this long after its request came in, whatever the backend does."`
-	ResignAfter   time.Duration  `yaml:"resign_after" default:"60s" doc:"A delivery later than this after Stripe signed the event is signed afresh, so that the backend does not refuse it as too old."`
-	DedupeWindow  time.Duration  `yaml:"dedupe_window" default:"1m" doc:"A repeat within this time after our 2xx is answered and not delivered again."`
-	ShutdownDelay time.Duration  `yaml:"shutdown_delay" default:"0s" doc:"How long to keep accepting after SIGTERM, while a load balancer sees that /readyz fails."`
-	DrainTimeout  time.Duration  `yaml:"drain_timeout" default:"20s" doc:"How long running attempts may take to end when the gateway stops."`
-	Limits        Limits         `yaml:"limits" doc:"Limits of the listener that Stripe posts to."`
-	JournalLimits JournalLimits  `yaml:"journal_limits" doc:"Limits of the journal."`
-	Trusted       []netip.Prefix `yaml:"trusted_proxies" doc:"Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* headers are believed."`
-	TLS           TLS            `yaml:"tls" doc:"Serve HTTPS. Both files are read again when they change."`
-	StripeIPs     []stripeIP     `yaml:"stripe_ips" doc:"Addresses and networks that Stripe sends from; default stands for a dated list that comes with the gateway. When set, what comes from there and verifies with no secret is kept in quarantine and answered 2xx, instead of refused."`
-	Quarantine    Quarantine     `yaml:"quarantine" doc:"Bounds of the quarantine. What they leave no room for is answered 400, as without stripe_ips."`
+// build makes a File of a document, and checks what only several values together show: two listeners on one port, say.
+func (d *decoder) build(doc *document, f *File) {
+	f.Listen, f.Admin, f.TLS, f.Limits = doc.Listen, doc.Admin, doc.TLS, doc.Limits
+	f.JournalLimits, f.Retention, f.ShutdownDelay = doc.JournalLimits, doc.Retention, doc.ShutdownDelay
+	f.StripeIPs, f.Quarantine = d.stripeIPs(doc.StripeIPs), doc.Quarantine
+	f.Proxy = proxy.Config{
+		Sources:        map[string]proxy.Source{},
+		Backends:       map[string]proxy.Backend{},
+		InlineTimeout:  doc.InlineTimeout,
+		ResignAfter:    doc.ResignAfter,
+		DedupeWindow:   doc.DedupeWindow,
+		DrainTimeout:   doc.DrainTimeout,
+		ReadBody:       doc.Limits.ReadBody,
+		BodyMemory:     doc.Limits.BodyMemory,
+		TrustedProxies: doc.Trusted,
+	}
+	for name, s := range doc.Sources {
+		f.Proxy.Sources[name] = proxy.Source(s)
+	}
+	for _, name := range slices.Sorted(maps.Keys(doc.Backends)) {
+		f.Proxy.Backends[name] = d.backend("backends."+name, doc.Backends[name])
+	}
+	for i := range doc.Routes {
+		f.Proxy.Routes = append(f.Proxy.Routes, doc.Routes[i].route())
+	}
+	if doc.Version != 1 && !d.bad["version"] {
+		d.fail("version", "this gateway reads version 1 of the file")
+	}
+	f.Journal = d.journal(doc.Journal)
+	d.checkListeners(f)
+	d.checkTLS(&f.TLS)
+	d.checkProxy(&f.Proxy)
 }
 
-// Admin is the listener for people and monitoring.
-type Admin struct {
-	Listen string       `yaml:"listen" default:"127.0.0.1:8421" doc:"host:port. Anything but loopback needs a token."`
-	Token  proxy.Secret `yaml:"token" doc:"What clients present as a bearer token. Empty: none is asked for."`
+func (d *decoder) backend(path string, b backend) proxy.Backend {
+	if b.CAFile != "" {
+		b.CAFile = d.fromDir(b.CAFile)
+		if pem, err := readFile(b.CAFile, 1<<20); err != nil {
+			d.fail(path+".ca_file", "read ca_file: %v", err)
+		} else if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			d.fail(path+".ca_file", "the file holds no certificate in PEM form")
+		}
+	}
+	return proxy.Backend{
+		URL: b.URL, Timeout: b.Timeout, MaxInFlight: b.MaxInFlight, Rate: b.Rate,
+		Retry: proxy.Retry(b.Retry), Breaker: proxy.Breaker(b.Breaker), Success: proxy.Success(b.Success),
+		SigningSecrets: b.SigningSecrets, Headers: b.Headers, Host: b.Host, CAFile: b.CAFile,
+		ForwardedProto: b.ForwardedProto, APIVersion: b.APIVersion, Was: b.Was,
+	}
 }
 
-// TLS names the certificate to serve HTTPS with. Without one the listener speaks HTTP.
-type TLS struct {
-	CertFile string `yaml:"cert_file" doc:"PEM file: the certificate and its chain."`
-	KeyFile  string `yaml:"key_file" doc:"PEM file: the certificate's private key."`
+func (r *route) route() proxy.Route {
+	out := proxy.Route{
+		Types: r.Types, Source: r.Source, Account: r.Account, Livemode: r.Livemode, APIVersion: r.APIVersion,
+		To: r.To, Continue: r.Continue, Answer: r.Answer, HoldFor: r.HoldFor, Queued: r.Deliver == "queued",
+	}
+	if r.Fallback != nil {
+		out.Fallback = &proxy.Fallback{Status: r.Fallback.Status, Header: http.Header{}, Body: r.Fallback.Body}
+		for name, value := range r.Fallback.Headers {
+			out.Fallback.Header.Set(name, value)
+		}
+	}
+	return out
 }
 
-// Limits bound what the listener that Stripe posts to takes. ReadBody and BodyMemory are in proxy.Config too.
-type Limits struct {
-	ReadHeader  time.Duration `yaml:"read_header" default:"5s" doc:"A request's headers must have arrived within this time."`
-	ReadBody    time.Duration `yaml:"read_body" default:"15s" doc:"A request's body must have arrived within this time."`
-	Connections int           `yaml:"connections" default:"4096" doc:"Connections at once."`
-	HeaderBytes int64         `yaml:"header_bytes" default:"32KiB" doc:"Size of a request's headers."`
-	BodyMemory  int64         `yaml:"body_memory" default:"64MiB" doc:"Bodies held in memory at once, all requests together."`
+func (d *decoder) stripeIPs(list []stripeIP) StripeIPs {
+	var out StripeIPs
+	for i, p := range list {
+		switch at := fmt.Sprintf("stripe_ips[%d]", i); {
+		case d.spoiled(at):
+		case !p.IsValid():
+			out.Default = true
+		default:
+			out.Own = append(out.Own, p.Prefix)
+			if p.Bits() == 0 {
+				d.add(d.locate(at), at, Warning, "this is every address: anybody can fill the quarantine, and gets a 2xx until it is full")
+			}
+		}
+	}
+	return out
 }
 
-// JournalLimits bound the journal.
-type JournalLimits struct {
-	Reserve int64 `yaml:"reserve" default:"256MiB" doc:"Below this much free space no new event is stored (Stripe gets 503 and keeps it), so that a full disk can heal by draining."`
+func (d *decoder) journal(text string) Journal {
+	driver, path, _ := strings.Cut(text, ":")
+	switch {
+	case d.bad["journal"]:
+	case driver == "postgres" || driver == "postgresql":
+		d.fail("journal", "this build has no PostgreSQL journal: write sqlite:breakwater.db")
+	case driver != "sqlite" || strings.HasPrefix(path, "//") || path == "":
+		d.fail("journal", "journal must be sqlite:PATH, such as sqlite:breakwater.db")
+	case path == ":memory:" || strings.HasPrefix(path, "file:"):
+		d.fail("journal", "journal must be a plain path: an event that was answered 2xx has to be on stable storage")
+	default:
+		j := Journal{Driver: driver, Path: d.fromDir(path)}
+		d.files = d.files[:len(d.files)-1] // not to be watched: the gateway writes it itself
+		return j
+	}
+	return Journal{}
 }
 
-// Retention says how long events are kept.
-type Retention struct {
-	Delivered time.Duration `yaml:"delivered" default:"168h" doc:"Events that every backend has."`
-	Failed    time.Duration `yaml:"failed" default:"2160h" doc:"Events that were given up. Until then they can be resent; after it they are gone."`
-	Ignored   time.Duration `yaml:"ignored" default:"24h" doc:"Events that a route with to: [] ignores."`
-	Unrouted  time.Duration `yaml:"unrouted" default:"720h" doc:"Events that no route matches."`
+func (d *decoder) checkListeners(f *File) {
+	public, port, okPublic := d.checkListen("listen", f.Listen)
+	admin, adminPort, okAdmin := d.checkListen("admin.listen", f.Admin.Listen)
+	if okPublic && okAdmin && port == adminPort && port != "0" && (public == admin || public == "" || admin == "") {
+		d.fail("listen", "admin.listen is the same as listen: Stripe's side and the admin side need an address each")
+	}
+	if okAdmin && f.Admin.Token == "" && !d.bad["admin.token"] && !loopback(admin) {
+		d.fail("admin.listen", `admin.listen is reachable from other machines: set admin.token, such as "${BREAKWATER_ADMIN_TOKEN}", `+
+			"or listen on 127.0.0.1")
+	}
 }
 
-// Quarantine bounds what is kept of requests that come from Stripe's addresses and do not verify.
-type Quarantine struct {
-	MaxBytes int64         `yaml:"max_bytes" default:"64MiB" doc:"Of all that is kept."`
-	MaxAge   time.Duration `yaml:"max_age" default:"720h" doc:"Then a request is dropped for good; it is alerted 7 days before."`
-	Rate     float64       `yaml:"rate" default:"10/s" doc:"At most this many are kept in a time."`
+// checkListen splits an address to listen on; ok is false when it is none, which is told.
+func (d *decoder) checkListen(path, address string) (host, port string, ok bool) {
+	if d.bad[path] {
+		return "", "", false
+	}
+	host, port, err := net.SplitHostPort(address)
+	if n, e := strconv.ParseUint(port, 10, 16); errors.Join(err, e) != nil || n > 65535 {
+		d.fail(path, "%s must be host:port, such as :8420 or 127.0.0.1:8421", path)
+		return "", "", false
+	}
+	return host, port, true
 }
 
-type source struct {
-	Path           string         `yaml:"path" required:"true" doc:"The path of the URL registered at Stripe, exactly, such as /stripe/webhook."`
-	SigningSecrets []proxy.Secret `yaml:"signing_secrets" required:"true" doc:"This endpoint's signing secrets (whsec_...). Several while one is rolled."`
-	Tolerance      time.Duration  `yaml:"tolerance" default:"5m" doc:"How old a signature may be."`
-	MaxBody        int64          `yaml:"max_body" default:"1MiB" doc:"Larger bodies are refused with 413."`
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
-type backend struct {
-	URL            string                  `yaml:"url" required:"true" doc:"The exact target: nothing is added to its path."`
-	Timeout        time.Duration           `yaml:"timeout" default:"30s" doc:"Of one attempt, at most 5m. Stripe is answered at inline_timeout, whatever this says."`
-	MaxInFlight    int                     `yaml:"max_in_flight" default:"64" doc:"Requests at once, first and later attempts together. Less than the backend has workers."`
-	Rate           float64                 `yaml:"rate" doc:"At most this many late deliveries in a time, such as 50/s or 600/m. Default: no limit."`
-	Retry          retry                   `yaml:"retry" doc:"How a failed delivery is tried again: exponential backoff with jitter."`
-	Breaker        breaker                 `yaml:"breaker" doc:"When to leave a failing backend alone."`
-	SigningSecrets []proxy.Secret          `yaml:"signing_secrets" doc:"The backend's own secrets, when it does not hold Stripe's: every delivery is then signed with them."`
-	Headers        map[string]proxy.Secret `yaml:"headers" doc:"Added to each request, for instance Authorization. Values are secrets."`
-	Success        success                 `yaml:"success" doc:"What counts as done, when a 2xx alone does not say so."`
-	Host           string                  `yaml:"host" doc:"The Host header, when it is not the URL's."`
-	CAFile         string                  `yaml:"ca_file" doc:"PEM file of the only certificate authorities to believe for this backend."`
-	ForwardedProto string                  `yaml:"forwarded_proto" default:"https" enum:"http,https" doc:"X-Forwarded-Proto, where Stripe's request came through no trusted proxy."`
-	APIVersion     string                  `yaml:"api_version" doc:"The API version that the backend's Stripe library expects; events of another one are counted and warned of."`
-	Was            []string                `yaml:"was" doc:"Earlier names of this backend: their deliveries are taken over."`
+func (d *decoder) checkTLS(t *TLS) {
+	switch {
+	case t.CertFile == "" && t.KeyFile == "":
+		return
+	case t.CertFile == "" || t.KeyFile == "":
+		d.fail("tls", "cert_file and key_file go together")
+		return
+	}
+	t.CertFile, t.KeyFile = d.fromDir(t.CertFile), d.fromDir(t.KeyFile)
+	if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
+		d.fail("tls.cert_file", "load certificate and key: %v", err)
+	}
 }
 
-type retry struct {
-	Initial     time.Duration `yaml:"initial" default:"5s" doc:"Before the second attempt."`
-	Max         time.Duration `yaml:"max" default:"1h" doc:"The longest wait between two attempts."`
-	GiveUpAfter time.Duration `yaml:"give_up_after" default:"168h" doc:"Then the delivery is Failed: kept, and sent again only when asked. At least 10 attempts are made."`
-}
-
-type breaker struct {
-	Failures int           `yaml:"failures" default:"5" doc:"So many failures in a row open it: events are stored at once, and nothing is sent."`
-	OpenFor  time.Duration `yaml:"open_for" default:"30s" doc:"Then one event is sent, to see whether the backend is back."`
-}
-
-type success struct {
-	Status  []proxy.StatusRange `yaml:"status" doc:"Statuses and ranges, such as 200 or 200-299. Default: 200-299."`
-	BodyNot []string            `yaml:"body_not" doc:"Texts that an answer's first 64 KiB must not contain."`
-}
-
-type route struct {
-	Types      []string      `yaml:"types" doc:"Event types; * stands for any run of characters, dots included. Left out: every event."`
-	Source     string        `yaml:"source" doc:"Only events that came in on this source."`
-	Account    string        `yaml:"account" doc:"Only events of this connected account (acct_..., * as in types); \"-\" for one's own account."`
-	Livemode   *bool         `yaml:"livemode" doc:"Only live events (true) or only test events (false)."`
-	APIVersion string        `yaml:"api_version" doc:"Only events of this API version; * as in types."`
-	To         []string      `yaml:"to" required:"true" doc:"The names of backends; [] ignores the event."`
-	Continue   bool          `yaml:"continue" doc:"Look at later routes too."`
-	Answer     proxy.Answer  `yaml:"answer" default:"always" enum:"always,backend,relay" doc:"always: 2xx once the event is delivered or stored. backend: 2xx only once each backend answered 2xx. relay: the backend's own answer; nothing is kept."`
-	HoldFor    time.Duration `yaml:"hold_for" doc:"With answer: backend: Stripe gets its 2xx after this time in any case. Default 24h, at most 60h."`
-	Fallback   *fallback     `yaml:"fallback" doc:"With answer: relay: what Stripe gets when the backend gives no answer. Default: 503."`
-	Deliver    string        `yaml:"deliver" default:"inline" enum:"inline,queued" doc:"inline: while Stripe waits. queued: in the background, after Stripe got its 2xx."`
-}
-
-type fallback struct {
-	Status  int               `yaml:"status" required:"true" doc:"The HTTP status."`
-	Headers map[string]string `yaml:"headers" doc:"Its headers."`
-	Body    string            `yaml:"body" doc:"Its body, as it is."`
+// checkProxy adds what proxy.Config.Check finds, except what follows from an error that is told already: a route to a
+// backend whose name could not be read is not told to name none.
+func (d *decoder) checkProxy(c *proxy.Config) {
+	broken := func(part string) bool {
+		for path := range d.bad {
+			if path == part || strings.HasPrefix(path, part+".") || strings.HasPrefix(path, part+"[") {
+				return true
+			}
+		}
+		return false
+	}
+	for _, p := range c.Check() {
+		names := "backends"
+		if strings.HasSuffix(p.Path, ".source") {
+			names = "sources"
+		}
+		switch {
+		case d.spoiled(p.Path), p.Known != nil && d.spoiled(names), p.Warning && broken("routes"):
+			continue
+		case p.Advice:
+			d.add(d.locate(p.Path), p.Path, Advice, p.Text)
+		case p.Warning:
+			d.add(d.locate(p.Path), p.Path, Warning, p.Text)
+		default:
+			d.fail(p.Path, "%s%s", p.Text, didYouMean(d.texts[p.Path], p.Known))
+		}
+	}
 }

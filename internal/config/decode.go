@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -10,18 +12,19 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// decoder walks a document and the structs beside each other, and goes on after each problem.
+// decoder fills the structs of a document from its nodes, and goes on after each problem. Its paths are written as
+// routes[2].to[0].
 type decoder struct {
-	dir string // that relative paths start from
-	env func(string) (string, bool)
+	dir string                      // where relative paths start from
+	env func(string) (string, bool) // os.LookupEnv
 
 	problems Problems
-	places   map[string]place  // where each path stands
-	texts    map[string]string // what stands there, filled in
-	bad      map[string]bool   // paths that have an error, so that nothing that follows from it is told too
-	visible  map[place]string  // what excerpts may show, as it is written, beside our own keys
-	filled   map[string]string // what was filled in, and the reference that it was filled in for
-	read     []string          // files that the document is made of
+	places   map[string]place  // where the value of each path stands
+	texts    map[string]string // the text of each single value, by its path, with its references filled in
+	bad      map[string]bool   // paths that have an error: what only follows from it is not told
+	visible  map[place]string  // texts of the file that excerpts may show, besides our own keys
+	filled   map[string]string // the reference, such as ${SECRET}, by what was filled in for it
+	files    []string          // every other file that the document names
 }
 
 func (d *decoder) failAt(at place, path, format string, args ...any) {
@@ -31,7 +34,7 @@ func (d *decoder) failAt(at place, path, format string, args ...any) {
 	}
 }
 
-// fail notes an error at a path's place, or that of the nearest thing around it that is in the file.
+// fail adds an error at a path's place. A key that is not in the file has that of the nearest thing around it.
 func (d *decoder) fail(path, format string, args ...any) {
 	d.failAt(d.locate(path), path, format, args...)
 }
@@ -50,7 +53,7 @@ func (d *decoder) locate(path string) place {
 	return place{1, 1}
 }
 
-// spoiled reports whether path, or something around it, has an error already.
+// spoiled reports whether path, or anything around it, has an error already.
 func (d *decoder) spoiled(path string) bool {
 	for path != "" {
 		if d.bad[path] {
@@ -106,7 +109,7 @@ func (d *decoder) decode(n *node, v reflect.Value, path string) {
 	}
 }
 
-// expect reports whether n is of kind k, after noting when it is not.
+// expect reports whether n is of kind k; when it is not, that is told.
 func (d *decoder) expect(n *node, k kind, t reflect.Type, path string) bool {
 	if n.kind == k {
 		return true
@@ -114,37 +117,37 @@ func (d *decoder) expect(n *node, k kind, t reflect.Type, path string) bool {
 	if n.kind == scalar && !holdsSecret(t) {
 		d.show(n)
 	}
-	name, hint := lastKey(path), ""
+	name, remedy := lastKey(path), ""
 	if name == "" {
 		name = "the file"
 	}
 	if k == list && n.kind == scalar {
-		hint = ": put it into [ ]"
+		remedy = ": put it into [ ]"
 	}
-	d.failAt(n.at, path, "%s must be %s, not %s%s", name, k, n.kind, hint)
+	d.failAt(n.at, path, "%s must be %s, not %s%s", name, k, n.kind, remedy)
 	return false
 }
 
 func (d *decoder) mapping(n *node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
-	first := map[string]place{}
+	seen := map[string]place{}
 	for i, key := range n.keys {
 		d.show(key)
 		at := join(path, key.text)
 		value := reflect.New(v.Type().Elem()).Elem()
-		if before, dup := first[key.text]; dup {
+		if before, dup := seen[key.text]; dup {
 			d.failAt(key.at, at, "%q is already there, on line %d", key.text, before.line)
 			d.decode(n.list[i], value, at) // for its own mistakes
 			continue
 		}
-		first[key.text] = key.at
+		seen[key.text] = key.at
 		d.place(at, key, n.list[i])
 		d.decode(n.list[i], value, at)
 		v.SetMapIndex(reflect.ValueOf(key.text), value)
 	}
 }
 
-// place notes where a key's value stands: a single value at itself, anything longer at its key.
+// place remembers where problems with a key's value point: at a single value itself, at the key of anything longer.
 func (d *decoder) place(path string, key, value *node) {
 	d.places[path] = key.at
 	if value.kind == scalar {
@@ -153,6 +156,10 @@ func (d *decoder) place(path string, key, value *node) {
 }
 
 func (d *decoder) structure(n *node, v reflect.Value, path string) {
+	if def, ok := defaults()[v.Type()]; ok {
+		v.Set(def)
+	}
+	def := reflect.ValueOf(v.Interface())
 	given := map[string]*node{}
 	for i, key := range n.keys {
 		at, value := join(path, key.text), n.list[i]
@@ -173,22 +180,23 @@ func (d *decoder) structure(n *node, v reflect.Value, path string) {
 			continue
 		}
 		d.decode(value, v.FieldByIndex(f.Index), at)
-		d.checkField(f, v.FieldByIndex(f.Index), at)
+		d.checkField(f, v.FieldByIndex(f.Index), def.FieldByIndex(f.Index), at)
 	}
 	for _, f := range reflect.VisibleFields(v.Type()) {
 		key := f.Tag.Get("yaml")
-		if at := join(path, key); given[key] == nil {
-			d.absent(n, f, v.FieldByIndex(f.Index), at)
+		if at := join(path, key); given[key] == nil && f.Tag.Get("required") != "" && !d.bad[at] {
+			d.failAt(n.at, at, "missing key %q: %s", key, lowerFirst(strings.TrimSuffix(f.Tag.Get("doc"), ".")))
 		}
 	}
 }
 
-// checkField checks what the tags say of a value that is in the file.
-func (d *decoder) checkField(f reflect.StructField, v reflect.Value, path string) {
+// checkField checks a value that is in the file: a word against its enum, a number against its sign, and a zero against a
+// default that means something else.
+func (d *decoder) checkField(f reflect.StructField, v, def reflect.Value, path string) {
 	if d.bad[path] {
 		return
 	}
-	name, def := lastKey(path), f.Tag.Get("default")
+	name := lastKey(path)
 	switch {
 	case f.Tag.Get("enum") != "":
 		allowed := strings.Split(f.Tag.Get("enum"), ",")
@@ -197,36 +205,18 @@ func (d *decoder) checkField(f reflect.StructField, v reflect.Value, path string
 		}
 	case v.CanInt() && v.Int() < 0:
 		d.fail(path, "%s must not be negative", name)
-	case v.CanInt() && v.Int() == 0 && !strings.HasPrefix(def, "0") && def != "":
-		d.fail(path, "%s must be more than 0; when it is left out, it is %s", name, def)
+	case v.CanInt() && v.Int() == 0 && def.Int() != 0:
+		d.fail(path, "%s must be more than 0; when it is left out, it is %v", name, rendered(def))
 	}
 }
 
-// absent fills in the default of a field whose key is not in the file.
-func (d *decoder) absent(n *node, f reflect.StructField, v reflect.Value, path string) {
-	switch def := f.Tag.Get("default"); {
-	case def != "":
-		value, err := scalarTypes[f.Type].parse(def)
-		if err != nil {
-			panic(fmt.Sprintf("default of %s: %v", path, err)) // a tag of ours; Schema's test parses them all
-		}
-		v.Set(reflect.ValueOf(value))
-	case f.Tag.Get("required") != "":
-		if !d.bad[path] {
-			d.failAt(n.at, path, "missing key %q: %s", f.Tag.Get("yaml"), lowerFirst(strings.TrimSuffix(f.Tag.Get("doc"), ".")))
-		}
-	case f.Type.Kind() == reflect.Struct:
-		d.structure(&node{kind: mapping, at: n.at}, v, path)
-	}
-}
-
-// keyLike matches what a mistyped key looks like, and a secret does not.
+// keyLike matches what a mistyped key may look like and a secret does not.
 var keyLike = regexp.MustCompile(`^[\pL_. -]{1,24}$`)
 
 func (d *decoder) unknownKey(key, value *node, t reflect.Type, path string) {
 	names := keysOf(t)
 	text := "unknown key"
-	if keyLike.MatchString(key.text) { // else it is a value, most likely, that lost its key
+	if keyLike.MatchString(key.text) { // anything else is most likely a value that lost its key
 		text = fmt.Sprintf("unknown key %q", key.text)
 		d.show(key)
 	}
@@ -276,11 +266,11 @@ func (d *decoder) scalar(n *node, v reflect.Value, s scalarType, path string) {
 	v.Set(reflect.ValueOf(value))
 }
 
-// onlyReference matches a text that shows nothing but where a value comes from.
+// onlyReference matches a text that only says where a value comes from: ${SECRET}, but not ${SECRET:-whsec_abc}.
 var onlyReference = regexp.MustCompile(`^\$\{[A-Za-z0-9_]+(:-)?\}$|^\$\{file:[^}]*\}$`)
 
-// show lets excerpts show a single value that is known not to be a secret. Everything else in a line is masked, so that
-// nothing comes to light which a mistake put into the wrong place.
+// show lets excerpts show a single value that is known not to be a secret. Everything else in a line is masked, so that a
+// secret does not come to light because a mistake put it into the wrong place.
 func (d *decoder) show(n *node) {
 	text, _, _ := strings.Cut(strings.TrimSpace(n.raw), "\n")
 	d.visible[n.at] = text
@@ -322,3 +312,89 @@ func join(path, key string) string {
 
 // lastKey returns the last key of a path, with its index: "to[0]" of "routes[2].to[0]".
 func lastKey(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
+
+var (
+	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	bareVariable = regexp.MustCompile(`^\$[A-Za-z_][A-Za-z0-9_]*$`)
+	references   = regexp.MustCompile(`\$\{[^}]*\}`)
+)
+
+// fill returns n's text with its references filled in. It returns false when one has no value, which is told.
+func (d *decoder) fill(n *node, path string) (string, bool) {
+	if bareVariable.MatchString(n.text) {
+		d.add(n.at, path, Warning, "$NAME is taken as it is: a variable is written ${NAME}")
+	}
+	var out strings.Builder
+	complete := true
+	for rest := n.text; ; {
+		before, after, found := strings.Cut(rest, "$")
+		out.WriteString(before)
+		switch {
+		case !found:
+			return out.String(), complete
+		case strings.HasPrefix(after, "$"):
+			out.WriteByte('$')
+			rest = after[1:]
+		case !strings.HasPrefix(after, "{"):
+			out.WriteByte('$')
+			rest = after
+		default:
+			ref, tail, closed := strings.Cut(after[1:], "}")
+			value, err := "", errors.New("${ has no }: a literal ${ is written $${")
+			if closed {
+				value, err = d.lookup(ref)
+			}
+			if err != nil {
+				d.failAt(n.at, path, "%v", err)
+				complete = false
+			}
+			out.WriteString(value)
+			rest = tail
+		}
+	}
+}
+
+// lookup returns what the reference between ${ and } stands for.
+func (d *decoder) lookup(ref string) (string, error) {
+	if file, ok := strings.CutPrefix(ref, "file:"); ok {
+		return d.lookupFile(file)
+	}
+	name, def, hasDefault := strings.Cut(ref, ":-")
+	if !variableName.MatchString(name) {
+		return "", errors.New("${...} holds NAME, NAME:-default or file:/path; a literal ${ is written $${")
+	}
+	if strings.Contains(def, "${") {
+		return "", fmt.Errorf("the default of ${%s:-...} cannot hold another ${...}", name)
+	}
+	value, set := d.env(name)
+	switch {
+	case hasDefault && value == "":
+		return def, nil
+	case !set:
+		return "", fmt.Errorf("environment variable %s is not set; set it, or write a default: ${%[1]s:-...}", name)
+	}
+	d.filled[value] = "${" + name + "}"
+	return value, nil
+}
+
+func (d *decoder) lookupFile(name string) (string, error) {
+	if name == "" {
+		return "", errors.New("${file:} names no file")
+	}
+	b, err := readFile(d.fromDir(name), 64<<10)
+	if err != nil {
+		return "", fmt.Errorf("fill in ${file:%s}: %w", name, err)
+	}
+	value := strings.TrimRight(string(b), "\r\n")
+	d.filled[value] = "${file:" + name + "}"
+	return value, nil
+}
+
+// fromDir returns name as seen from the configuration's folder, and adds it to the files that the document names.
+func (d *decoder) fromDir(name string) string {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(d.dir, name)
+	}
+	d.files = append(d.files, name)
+	return name
+}

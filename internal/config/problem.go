@@ -3,10 +3,13 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Severity says how much a Problem matters.
@@ -15,10 +18,10 @@ type Severity string
 const (
 	Error   Severity = "error"   // the file cannot be used
 	Warning Severity = "warning" // it can, but probably not as meant
-	Hint    Severity = "hint"    // worth a line when somebody asks, as `check` does
+	Advice  Severity = "hint"    // only worth a line when somebody asks, as `check` does
 )
 
-// Problem is something wrong with a file, and where. It shows no secret.
+// Problem is something wrong or odd in a file, and where. It shows no secret.
 type Problem struct {
 	File     string   `json:"file"`
 	Line     int      `json:"line,omitempty"`   // from 1; 0 when it is about the file as a whole
@@ -61,7 +64,7 @@ func (ps Problems) errors() Problems {
 	return slices.DeleteFunc(slices.Clone(ps), func(p Problem) bool { return p.Severity != Error })
 }
 
-// maxProblems keeps a file that is something else altogether from filling the screen.
+// maxProblems keeps a file that is no routes.yaml at all from filling the screen.
 const maxProblems = 100
 
 // report returns the problems in the file's order, with excerpts, and without anything secret.
@@ -70,7 +73,7 @@ func (d *decoder) report(file string, src []byte) Problems {
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-	d.problems = slices.CompactFunc(d.problems, func(a, b Problem) bool { // what an alias names is told once
+	d.problems = slices.CompactFunc(d.problems, func(a, b Problem) bool { // what several aliases name is told once
 		return a.Line == b.Line && a.Column == b.Column && a.Text == b.Text
 	})
 	if more := len(d.problems) - maxProblems; more > 0 {
@@ -93,8 +96,8 @@ func (d *decoder) report(file string, src []byte) Problems {
 	return d.problems
 }
 
-// unfill puts references back for what was filled in. Short values are left: they are no secrets, and may stand for
-// something else in the text.
+// unfill puts references back in place of what was filled in for them. Values below 8 bytes stay: they are no secrets, and
+// may be in the text for another reason.
 func (d *decoder) unfill(text string) string {
 	for value, ref := range d.filled {
 		if len(value) >= 8 {
@@ -106,7 +109,7 @@ func (d *decoder) unfill(text string) string {
 
 const excerptWidth = 100
 
-// excerpt returns a line with its number, and a caret below the column.
+// excerpt returns a line with its number, and a second line with a caret below the column.
 func (d *decoder) excerpt(line string, number, col int) string {
 	spans := d.hidden(line, number)
 	text, caret := mask(line, byteOffset(line, col), spans)
@@ -128,7 +131,7 @@ func (d *decoder) excerpt(line string, number, col int) string {
 	return fmt.Sprintf("%s | %s%s\n%s | %s^", gutter, printable(before), printable(after), strings.Repeat(" ", len(gutter)), string(pad))
 }
 
-// byteOffset returns where a column of line begins, its end for one beyond it.
+// byteOffset returns where a column of line begins, or the line's end when it has fewer columns.
 func byteOffset(line string, col int) int {
 	for i := range line {
 		if col--; col <= 0 {
@@ -148,13 +151,13 @@ func printable(s []rune) string {
 	}, string(s))
 }
 
-// looksSecret matches Stripe's secrets and API keys, and the user and password of a URL, wherever they stand.
+// looksSecret matches Stripe's secrets and API keys, and a URL's user and password, wherever they stand.
 var looksSecret = regexp.MustCompile(`((?:whsec|sk_live|sk_test|rk_live|rk_test)_[A-Za-z0-9_+/=-]+)|://([^\s"']*)@`)
 
-// mask replaces spans of s, and what looks secret in it, by ***. It returns where the byte at place is afterwards.
+// mask replaces spans of s, and what looks secret in it, with ***. It also returns where the byte at index at has moved.
 func mask(s string, at int, spans [][2]int) (string, int) {
 	for _, m := range looksSecret.FindAllStringSubmatchIndex(s, -1) {
-		spans = append(spans, [2]int{max(m[2], m[4]), max(m[3], m[5])}) // one of the groups is not there: -1
+		spans = append(spans, [2]int{max(m[2], m[4]), max(m[3], m[5])}) // the group that did not match is -1
 	}
 	slices.SortFunc(spans, func(a, b [2]int) int { return cmp.Compare(a[0], b[0]) })
 	var out strings.Builder
@@ -187,17 +190,17 @@ var (
 	word    = regexp.MustCompile(`[^\s:,{}"'*&|>#\[\]]+`)
 )
 
-// hidden returns what an excerpt must not show of a line: every word that is neither a key of ours nor part of a value
-// known to be no secret, and comments, which may hold what was once a value.
+// hidden returns the spans of a line that an excerpt must not show: every word that is neither one of our keys nor part of
+// a value known to be no secret, and comments, which may hold what was a value once.
 func (d *decoder) hidden(line string, number int) [][2]int {
-	var known, hide [][2]int
+	var visible, hide [][2]int
 	for at, text := range d.visible {
 		if start := byteOffset(line, at.col); at.line == number && strings.HasPrefix(line[start:], text) {
-			known = append(known, [2]int{start, start + len(text)})
+			visible = append(visible, [2]int{start, start + len(text)})
 		}
 	}
 	inside := func(at int) bool {
-		return slices.ContainsFunc(known, func(k [2]int) bool { return k[0] <= at && at < k[1] })
+		return slices.ContainsFunc(visible, func(v [2]int) bool { return v[0] <= at && at < v[1] })
 	}
 	for _, m := range word.FindAllStringIndex(line, -1) {
 		text := line[m[0]:m[1]]
@@ -211,4 +214,81 @@ func (d *decoder) hidden(line string, number int) [][2]int {
 		}
 	}
 	return hide
+}
+
+// didYouMean returns `; did you mean "x"?`, or nothing when no name is near.
+func didYouMean(name string, names []string) string {
+	if guess := nearest(name, names); guess != "" {
+		return fmt.Sprintf("; did you mean %q?", guess)
+	}
+	return ""
+}
+
+// nearest returns the one of names that name was most likely meant to be, "" when none is as near as one edit or a third
+// of its letters: legcay was meant to be legacy.
+func nearest(name string, names []string) string {
+	best, limit := "", max(1, utf8.RuneCountInString(name)/3)
+	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("-", "_", " ", "_").Replace(s)) }
+	for _, candidate := range names {
+		if d := edits(plain(name), plain(candidate)); d <= limit && utf8.RuneCountInString(name) > 1 {
+			best, limit = candidate, d-1
+		}
+	}
+	return best
+}
+
+// edits counts how many letters to insert, delete, replace, or swap with their neighbour turn a into b (the optimal string
+// alignment distance).
+func edits(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	if len(x) > 64 || len(y) > 64 {
+		return 64
+	}
+	rows := make([][]int, len(x)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(y)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(x); i++ {
+		for j := 1; j <= len(y); j++ {
+			cost := 1
+			if x[i-1] == y[j-1] {
+				cost = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(x)][len(y)]
+}
+
+// belongs says where in the file a key has its place, as "under admin" for token; "" when it is no key anywhere.
+func belongs(key string) string { return keyPlaces()[key] }
+
+var keyPlaces = sync.OnceValue(func() map[string]string {
+	places := map[string]string{}
+	eachKey(reflect.TypeFor[document](), reflect.Value{}, "", func(path string, f reflect.StructField, _ reflect.Value) {
+		if key := f.Tag.Get("yaml"); places[key] == "" { // the first place of a key that is in several
+			places[key] = "under " + strings.TrimSuffix(strings.TrimSuffix(path, key), ".")
+			if path == key {
+				places[key] = "at the top"
+			}
+		}
+	})
+	return places
+})
+
+func oneOf(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+func lowerFirst(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	return string(unicode.ToLower(r)) + s[n:]
 }

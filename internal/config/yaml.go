@@ -19,7 +19,7 @@ type place struct{ line, col int }
 type kind int
 
 const (
-	broken kind = iota // an alias of nothing, told already
+	broken kind = iota // an alias of nothing, which is told
 	null
 	scalar
 	list
@@ -30,18 +30,18 @@ func (k kind) String() string {
 	return [...]string{"nothing", "nothing", "a single value", "a list", "a mapping (key: value)"}[k]
 }
 
-// node is what we need of YAML: aliases and merge keys are resolved, and every scalar is a text. A node that an alias
-// names is shared; it never holds itself.
+// node is what we need of YAML: aliases and merge keys are resolved, and every scalar is a text. Aliases share the node
+// that they name; no node holds itself.
 type node struct {
 	kind kind
 	at   place
-	text string // of a scalar, without quotes
-	raw  string // of a scalar, as it stands in the file
-	list []*node
-	keys []*node // of a mapping, beside list, which holds the values
+	text string  // of a scalar, without quotes
+	raw  string  // of a scalar, as it stands in the file
+	list []*node // the items of a list, or the values of a mapping
+	keys []*node // of a mapping: keys[i] is the key of list[i]
 }
 
-// parseYAML returns the file's document, or nil when there is none, after noting why.
+// parseYAML returns the file's document, or nil when there is none, which is told.
 func (d *decoder) parseYAML(src []byte) (root *node) {
 	src = bytes.TrimPrefix(src, []byte("\ufeff"))
 	switch {
@@ -53,7 +53,7 @@ func (d *decoder) parseYAML(src []byte) (root *node) {
 		return nil
 	}
 	defer func() {
-		if recover() != nil { // the parser is not ours, and a bad file must not end a running gateway
+		if recover() != nil { // the parser is not ours, and a bad file must not stop a running gateway
 			d.failAt(place{1, 1}, "", "this is not YAML that can be read")
 			root = nil
 		}
@@ -85,7 +85,7 @@ func (d *decoder) parseYAML(src []byte) (root *node) {
 	return nil
 }
 
-// deep reports whether src nests further than any file of ours: the parser takes memory by the square of the depth.
+// deep reports whether src nests deeper than any routes.yaml does. The parser's memory grows with the square of the depth.
 func deep(src []byte) bool {
 	const limit = 50
 	depth := 0
@@ -112,7 +112,7 @@ func deep(src []byte) bool {
 	return false
 }
 
-// quoted matches what a message of the parser repeats of the file, but for single characters.
+// quoted matches what a message of the parser repeats of the file, which may be a secret, but not single characters.
 var quoted = regexp.MustCompile(`:? *"[^"]{4,}"`)
 
 func (d *decoder) syntaxError(err error, src []byte) {
@@ -144,7 +144,7 @@ func position(t *token.Token) place {
 
 type converter struct {
 	d       *decoder
-	anchors map[string]*node // complete ones only, so that no node comes to hold itself
+	anchors map[string]*node // added once they are complete, so that no node comes to hold itself
 }
 
 func (c *converter) node(n ast.Node) *node {
@@ -207,7 +207,7 @@ func (c *converter) mapping(out *node, values []*ast.MappingValueNode) {
 	}
 }
 
-// merge adds the keys of m that out does not have itself (yaml.org/type/merge.html).
+// merge adds the keys of m that out does not have itself, as "<<: *m" asks (yaml.org/type/merge.html).
 func (c *converter) merge(out, m *node) {
 	if m.kind == list {
 		for _, item := range m.list {

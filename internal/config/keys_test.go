@@ -3,13 +3,20 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 const schemaFile = "../../routes.schema.json"
@@ -98,5 +105,95 @@ trusted_proxies: ["${P}", 10.0.0.0/8, "::1"]
 				t.Errorf("refused for another reason than %s: %v", tt.wrong, err)
 			}
 		})
+	}
+}
+
+// TestDocumentedDefaults holds what people read to what the gateway does: routes.yaml offers every key, and it, the README
+// and the descriptions of the schema state no other default and no other bound than the code has.
+func TestDocumentedDefaults(t *testing.T) {
+	t.Parallel()
+	var example any
+	if err := yaml.Unmarshal([]byte(uncommented(t)), &example); err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string][]string{}
+	collect(example, "", shown)
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inReadme := map[string]string{}
+	for _, m := range regexp.MustCompile("`([a-z_.]+)` \\(([0-9][^ ),;]*)").FindAllStringSubmatch(string(readme), -1) {
+		inReadme[m[1]] = m[2]
+	}
+	bounds := map[string]string{}
+	tooMuch := proxy.Config{
+		Backends: map[string]proxy.Backend{"b": {Timeout: 1000 * time.Hour}},
+		Routes:   proxy.Routes{{Answer: proxy.AnswerBackend, HoldFor: 1000 * time.Hour}},
+	}
+	for _, p := range tooMuch.Check() {
+		if m := regexp.MustCompile(`^(\w+) is at most (\w+)`).FindStringSubmatch(p.Text); m != nil {
+			bounds[m[1]] = m[2]
+		}
+	}
+	examples := []string{"backends.NAME.max_in_flight", "routes.answer", "routes.deliver"} // shown with another value than the default
+	eachKey(reflect.TypeFor[document](), reflect.Value{}, "", func(path string, f reflect.StructField, def reflect.Value) {
+		key, doc := f.Tag.Get("yaml"), f.Tag.Get("doc")
+		if shown[path] == nil {
+			t.Errorf("routes.yaml does not show %s", path)
+		}
+		if m := regexp.MustCompile(`at most (\d\w+)`).FindStringSubmatch(doc); m != nil && m[1] != bounds[key] || m == nil && bounds[key] != "" {
+			t.Errorf("the description of %s says %q, the gateway takes at most %q", path, doc, bounds[key])
+		}
+		s, ok := scalarTypes[f.Type]
+		if !ok {
+			return
+		}
+		want := def.Interface()
+		if path == "routes.hold_for" { // has a default only where answer: backend
+			want = proxy.Routes{{Answer: proxy.AnswerBackend}}.Match(&proxy.Event{}).HoldFor
+		}
+		stated := map[string]string{}
+		if !slices.Contains(examples, path) && (!def.IsZero() || f.Type == reflect.TypeFor[time.Duration]()) {
+			for _, text := range shown[path] {
+				stated["routes.yaml"] = text
+			}
+		}
+		for name, text := range inReadme {
+			if name == path || name == key {
+				stated["README.md"] = text
+				delete(inReadme, name)
+			}
+		}
+		if m := regexp.MustCompile(`Default:? (\d[^,.]*)`).FindStringSubmatch(doc); m != nil {
+			stated["its description"] = m[1]
+		}
+		for where, text := range stated {
+			if got, err := s.parse(text); got != want || err != nil {
+				t.Errorf("%s says %s: %s (%v), the gateway's default is %v", where, path, text, err, want)
+			}
+		}
+	})
+	if len(inReadme) > 0 {
+		t.Errorf("README.md states values of what is no key: %v", inReadme)
+	}
+}
+
+// collect adds the text of each key's value by its path, as eachKey writes it.
+func collect(v any, path string, texts map[string][]string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			if path == "sources" || path == "backends" {
+				key = "NAME"
+			}
+			at := join(path, key)
+			texts[at] = append(texts[at], fmt.Sprint(value))
+			collect(value, at, texts)
+		}
+	case []any:
+		for _, item := range v {
+			collect(item, path, texts)
+		}
 	}
 }
