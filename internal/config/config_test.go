@@ -122,7 +122,7 @@ func TestLoad(t *testing.T) {
 	legacy := f.Proxy.Backends["legacy"]
 	got := []any{
 		f.Listen, f.Admin, f.Journal, f.Retention, f.Proxy.Sources["main"].Path, string(f.Proxy.Sources["main"].SigningSecrets[0]),
-		legacy.URL, legacy.MaxInFlight, legacy.Rate, legacy.Retry, f.Proxy.Routes[1].To, f.Watch,
+		legacy.URL, legacy.MaxInFlight, legacy.Rate, legacy.Retry, legacy.ForwardedProto, f.Proxy.Routes[1].To, f.Watch,
 	}
 	want := []any{
 		":8420",
@@ -131,6 +131,7 @@ func TestLoad(t *testing.T) {
 		Retention{Delivered: 168 * time.Hour, Failed: 2160 * time.Hour, Ignored: 24 * time.Hour, Unrouted: 720 * time.Hour},
 		"/stripe/webhook", "whsec_abc", "http://127.0.0.1:8000/webhook.php", 16, 50.0,
 		proxy.Retry{Initial: 5 * time.Second, Max: time.Hour, GiveUpAfter: 168 * time.Hour},
+		"", // a trusted proxy's word is passed on
 		[]string{"legacy"},
 		[]string{"../../routes.yaml"},
 	}

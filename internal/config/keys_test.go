@@ -153,25 +153,24 @@ func TestDocumentedDefaults(t *testing.T) {
 		if path == "routes.hold_for" { // has a default only where answer: backend
 			want = proxy.Routes{{Answer: proxy.AnswerBackend}}.Match(&proxy.Event{}).HoldFor
 		}
-		stated := map[string]string{}
+		hold := func(where, text string) {
+			if got, err := s.parse(text); got != want || err != nil {
+				t.Errorf("%s says %s: %s, the gateway's default is %v", where, path, text, want)
+			}
+		}
 		if !slices.Contains(examples, path) && (!def.IsZero() || f.Type == reflect.TypeFor[time.Duration]()) {
 			for _, text := range shown[path] {
-				stated["routes.yaml"] = text
+				hold("routes.yaml", text)
 			}
 		}
 		for name, text := range inReadme {
 			if name == path || name == key {
-				stated["README.md"] = text
+				hold("README.md", text)
 				delete(inReadme, name)
 			}
 		}
 		if m := regexp.MustCompile(`Default:? (\d[^,.]*)`).FindStringSubmatch(doc); m != nil {
-			stated["its description"] = m[1]
-		}
-		for where, text := range stated {
-			if got, err := s.parse(text); got != want || err != nil {
-				t.Errorf("%s says %s: %s (%v), the gateway's default is %v", where, path, text, err, want)
-			}
+			hold("its description", m[1])
 		}
 	})
 	if len(inReadme) > 0 {
