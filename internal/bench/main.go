@@ -1,7 +1,8 @@
-// Bench measures the gateway against bare handlers and nginx, in one run on loopback: the same signed load, each event
-// unique, for every variant in turn. Load, readers, backend and what is measured are processes of their own, so that CPU and
-// memory are each one's own. What counts are the ratios within one run; the figures depend on the machine and on who
-// else uses it, which the column "others" shows.
+// Bench measures the gateway against the best peers that net/http allows and nginx, in one run on loopback: the same
+// signed load, each event unique, for every variant in turn. Load, readers, backend and what is measured are processes of
+// their own, so that CPU and memory are each one's own. What counts is the CPU per event against that of a peer in the same
+// pass. The figures themselves, and rates and latencies most of all, depend on the machine and on who else uses it, which
+// the column "others" shows.
 //
 // It needs Linux (/proc), and nginx in the PATH for the variant that is nginx. It exits with 1 when an answer was no
 // 2xx, or when what the gateway says of itself does not fit what was sent.
@@ -112,6 +113,7 @@ func (o options) run(ctx context.Context) (r *report, err error) {
 	if err := o.measureReaders(ctx, r); err != nil {
 		return nil, err
 	}
+	r.compare()
 	r.judge()
 	return r, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -9,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,49 +63,6 @@ func backendRole(context.Context, []string) error {
 		_ = json.NewEncoder(w).Encode(backendStats{count.Load(), times})
 	})
 	return serve(mux)
-}
-
-// verified returns the body of a request if Stripe has signed it, and answers it otherwise.
-func verified(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
-	if err == nil {
-		err = webhook.ValidatePayload(body, r.Header.Get("Stripe-Signature"), signingSecret)
-	}
-	if err != nil {
-		http.Error(w, "bad request", http.StatusBadRequest)
-		return nil, false
-	}
-	return body, true
-}
-
-// handlerRole is what a webhook is without a gateway, as fast as net/http can be: it reads, verifies and answers.
-func handlerRole(context.Context, []string) error {
-	return serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := verified(w, r); ok {
-			_, _ = io.WriteString(w, "ok")
-		}
-	}))
-}
-
-// proxyRole is the least that a verifying gateway in Go can be: it keeps nothing, logs nothing and counts nothing.
-func proxyRole(_ context.Context, args []string) error {
-	f := flag.NewFlagSet("proxy", flag.ExitOnError)
-	to := f.String("to", "", "URL of the backend")
-	_ = f.Parse(args)
-	u, err := url.Parse(*to)
-	if err != nil {
-		return err
-	}
-	rp := &httputil.ReverseProxy{
-		Rewrite:   func(pr *httputil.ProxyRequest) { pr.SetURL(u) },
-		Transport: &http.Transport{MaxIdleConnsPerHost: 1024},
-	}
-	return serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if body, ok := verified(w, r); ok {
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			rp.ServeHTTP(w, r)
-		}
-	}))
 }
 
 const (
