@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/netip"
@@ -126,11 +128,8 @@ const (
 // Secret is a text that must not be seen: it prints, logs and encodes as "***".
 type Secret string
 
-// String returns "***".
-func (Secret) String() string { return "***" }
-
-// GoString returns "***", for %#v.
-func (Secret) GoString() string { return "***" }
+// Format prints "***", whatever the verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "***") }
 
 // MarshalText returns "***": encoding/json, YAML and zap use it.
 func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }

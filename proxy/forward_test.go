@@ -453,3 +453,15 @@ func TestTheAnswerThroughRealServers(t *testing.T) {
 		t.Errorf("%d %s, %v", res.StatusCode, body, err)
 	}
 }
+
+// TestARequestIsOneWrite: its headers and a usual body leave together, in one system call and one packet.
+func TestARequestIsOneWrite(t *testing.T) {
+	inBubble(t, apps{"legacy": {}}, nil, func(t *testing.T, w *world) {
+		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, "")
+		w.net.mu.Lock()
+		defer w.net.mu.Unlock()
+		if w.net.sent != 1 {
+			t.Errorf("%d writes, want 1", w.net.sent)
+		}
+	})
+}

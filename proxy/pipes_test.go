@@ -14,6 +14,20 @@ type pipes struct {
 	hosts map[string]*pipeListener
 	ends  []net.Conn // the backends' ends
 	dials int
+	sent  int // writes towards the backends
+}
+
+// countedConn counts the writes of the gateway.
+type countedConn struct {
+	net.Conn
+	p *pipes
+}
+
+func (c countedConn) Write(b []byte) (int, error) {
+	c.p.mu.Lock()
+	c.p.sent++
+	c.p.mu.Unlock()
+	return c.Conn.Write(b)
 }
 
 func newPipes() *pipes { return &pipes{hosts: map[string]*pipeListener{}} }
@@ -41,7 +55,7 @@ func (p *pipes) dial(ctx context.Context, network, addr string) (net.Conn, error
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.ends = append(p.ends, there)
-		return here, nil
+		return countedConn{here, p}, nil
 	case <-l.closed:
 		return nil, refused
 	case <-ctx.Done():

@@ -103,10 +103,15 @@ func MatchesAny(body []byte, header []string, secrets []string) int {
 	return h.match(body, secrets)
 }
 
-// Timestamp returns the time that a Stripe-Signature header was made at, and whether it is one.
+// Timestamp returns the time that a Stripe-Signature header was made at, and whether it says one. It is for headers that
+// were parsed before.
 func Timestamp(header string) (time.Time, bool) {
-	h, err := ParseHeader([]string{header})
-	return h.time, err == nil
+	for element := range strings.SplitSeq(header, ",") {
+		if stamp, ok := strings.CutPrefix(element, "t="); ok {
+			return parseStamp(stamp)
+		}
+	}
+	return time.Time{}, false
 }
 
 // Sign returns a Stripe-Signature header for body with one v1 for each secret: lower-case hex and no spaces, the form
