@@ -135,9 +135,7 @@ func (g *Gateway) land(a *arrival) {
 
 // look finds what is known of an event.
 func (g *Gateway) look(a *arrival) {
-	ctx, cancel := context.WithTimeout(context.Background(), journalShare)
-	defer cancel()
-	k, err := g.journal.Find(ctx, a.event.Key())
+	k, err := g.journal.Find(g.answers.at(time.Now().Add(journalShare)), a.event.Key())
 	switch {
 	case err == nil:
 		a.known = k
@@ -202,12 +200,10 @@ func (k *Known) owed() bool {
 
 // follow answers a second arrival of an event that is in hand: it waits for the first one's fate.
 func (g *Gateway) follow(a *arrival, fl *flight) *answer {
-	wait := time.NewTimer(time.Until(a.start.Add(a.InlineTimeout)))
-	defer wait.Stop()
 	select {
 	case <-fl.decided:
 		return g.duplicate(a, fl.fate)
-	case <-wait.C:
+	case <-g.answers.at(a.start.Add(a.InlineTimeout)).Done():
 		return tryLater("the same event is in hand and its outcome is not known yet")
 	}
 }
@@ -302,9 +298,7 @@ func (a *arrival) delivered(attempts []*inlineAttempt) *answer {
 // store appends an entry within what is left of Stripe's clock.
 func (g *Gateway) store(a *arrival, entry Entry) (int64, error) {
 	deadline := later(a.start.Add(a.InlineTimeout), time.Now().Add(journalShare/2))
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	seq, err := g.journal.Append(ctx, entry)
+	seq, err := g.journal.Append(g.answers.at(deadline), entry)
 	if err != nil {
 		g.log.Error("append event: Stripe is asked to come again; free the disk or see the journal's error",
 			zap.String(keyEventID, a.event.ID), zap.String(keySource, a.event.Source), zap.Error(err))
@@ -360,9 +354,7 @@ func (g *Gateway) finish(a *arrival, attempts []*inlineAttempt, entry Entry, seq
 	if appended == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), journalShare)
-	defer cancel()
-	if _, err := g.journal.Append(ctx, entry); err != nil {
+	if _, err := g.journal.Append(g.answers.at(time.Now().Add(journalShare)), entry); err != nil {
 		g.lostResult(a.event, "", err)
 		return
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -115,18 +114,19 @@ type attempt struct {
 	trigger     Trigger
 	secrets     []string // the source's signing secrets
 	resignAfter time.Duration
-	late        bool // it holds a slot of the drain, not a live one
+	deadline    time.Time // where that is earlier than the backend's timeout; zero: none
+	late        bool      // it holds a slot of the drain, not a live one
 }
 
 // attempt makes one under the breaker, on a slot that the caller holds and attempt gives back. When the breaker refuses,
 // nothing is sent and ok is false.
-func (b *backend) attempt(ctx context.Context, a attempt) (o Outcome, ok bool) {
+func (b *backend) attempt(a attempt) (o Outcome, ok bool) {
 	done, err := b.breaker.Load().Allow()
 	if err != nil {
 		b.slots.release(1, a.late)
 		return Outcome{}, false
 	}
-	o = b.forward(ctx, a)
+	o = b.forward(a)
 	failure := o.failure()
 	done(failure)
 	switch failure {

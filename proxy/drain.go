@@ -210,7 +210,7 @@ func (d *drain) send(l Leased, leasedAt time.Time) {
 	if s := st.byName[l.Event.Source]; s != nil {
 		a.secrets = s.secrets
 	}
-	o, ok := d.b.attempt(d.g.life, a)
+	o, ok := d.b.attempt(a)
 	if !ok { // its due time stays, and with it its place among those that wait
 		d.settlements <- settling{Settlement: SettleRelease(l, time.Time{})}
 		return

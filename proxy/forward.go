@@ -55,13 +55,15 @@ func (o *Outcome) failure() error {
 const triggerRelay Trigger = "relay"
 
 // forward sends an event to the backend once, and says how that ended. It is the only place from where events leave,
-// inline and later. ctx must derive from the Gateway's lifetime, not from a server's request: ReverseProxy panics with
+// inline and later. Its context derives from the Gateway's lifetime, not from a server's request: ReverseProxy panics with
 // http.ErrAbortHandler when a copy fails under a server's context.
-func (b *backend) forward(ctx context.Context, a attempt) (o Outcome) {
-	t := b.target.Load()
-	ctx, cancel := context.WithTimeoutCause(ctx, t.Timeout, errTimedOut)
-	defer cancel()
-	started := time.Now()
+func (b *backend) forward(a attempt) (o Outcome) {
+	t, started := b.target.Load(), time.Now()
+	deadline := started.Add(t.Timeout)
+	if !a.deadline.IsZero() && a.deadline.Before(deadline) {
+		deadline = a.deadline
+	}
+	ctx := b.g.attempts.at(deadline)
 	defer func() {
 		if p := recover(); p != nil {
 			o = Outcome{Attempt: Attempt{Outcome: OutcomePanic, Error: fmt.Sprint("panic: ", p)}}

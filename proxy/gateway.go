@@ -36,6 +36,8 @@ type Gateway struct {
 
 	life     context.Context // of attempts: ends when Run gives up waiting for them
 	endLife  context.CancelFunc
+	attempts *deadlines    // within life
+	answers  *deadlines    // of what Stripe waits for
 	stopping chan struct{} // closed when Run stops: nobody waits for a backend any more
 	changed  chan struct{} // tells Run that Reload brought other backends
 
@@ -69,6 +71,7 @@ func New(cfg Config) (*Gateway, error) {
 		known: map[string]*backend{}, sources: map[string]*sourceHealth{},
 	}
 	g.life, g.endLife = context.WithCancel(context.Background())
+	g.attempts, g.answers = newDeadlines(g.life, errTimedOut), newDeadlines(context.Background(), context.DeadlineExceeded)
 	return g, g.Reload(cfg)
 }
 

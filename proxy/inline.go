@@ -50,22 +50,12 @@ func (g *Gateway) deliver(a *arrival, turns []turn) []*inlineAttempt {
 		}
 		g.work.Go(func() { g.attemptInline(a, at) })
 	}
-	var timer *time.Timer
+	clock := g.answers.at(a.start.Add(a.InlineTimeout - min(journalShare, a.InlineTimeout/4)))
 	for _, at := range attempts {
 		select {
 		case <-at.done:
-			continue
-		default:
-		}
-		if timer == nil {
-			timer = time.NewTimer(time.Until(a.start.Add(a.InlineTimeout - min(journalShare, a.InlineTimeout/4))))
-			defer timer.Stop()
-		}
-		select {
-		case <-at.done:
 		case <-g.stopping:
-		case <-timer.C:
-			timer.Reset(0)
+		case <-clock.Done():
 		}
 	}
 	return attempts
@@ -107,7 +97,7 @@ func (g *Gateway) attemptInline(a *arrival, at *inlineAttempt) {
 	if at.n > 1 {
 		t.trigger = TriggerResend
 	}
-	got, ok := at.b.attempt(g.life, t)
+	got, ok := at.b.attempt(t)
 	if !ok {
 		at.skip(later(time.Now(), at.b.breaker.Load().reopens()))
 		return
@@ -178,9 +168,9 @@ func (g *Gateway) relay(a *arrival) *answer {
 	case !b.slots.tryAcquire(time.Now()):
 		return fallback(a.match, "all slots of the backend are taken")
 	}
-	ctx, cancel := context.WithDeadline(g.life, a.start.Add(limit))
-	defer cancel()
-	o, ok := b.attempt(ctx, attempt{event: a.event, n: 1, trigger: triggerRelay, secrets: a.source.secrets, resignAfter: a.ResignAfter})
+	o, ok := b.attempt(attempt{
+		event: a.event, n: 1, trigger: triggerRelay, secrets: a.source.secrets, resignAfter: a.ResignAfter, deadline: a.start.Add(limit),
+	})
 	switch {
 	case !ok:
 		return fallback(a.match, "the breaker is open")
