@@ -11,7 +11,7 @@ import (
 // of them are never needed.
 type deadlines struct {
 	parent context.Context
-	cause  error // of those that reached their time
+	cause  error     // of those that reached their time
 	base   time.Time // what slots are counted from; its monotonic reading makes them safe from a clock that is set
 
 	mu sync.Mutex

@@ -98,10 +98,11 @@ func runDemo(ctx context.Context, out io.Writer, duration time.Duration, rate fl
 		return err
 	}
 	defer logFile.Close()
-	log, err := newLog(logFile, "json", "info")
+	log, flush, err := newLog(logFile, "json", "info")
 	if err != nil {
 		return err
 	}
+	defer flush()
 
 	// The gateway outlives ctx: after Ctrl-C it still has events to deliver.
 	running, stopGateway := context.WithCancel(context.WithoutCancel(ctx))

@@ -17,8 +17,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"golang.org/x/term"
 
 	"github.com/breakwater-gateway/breakwater/internal/config"
 	"github.com/breakwater-gateway/breakwater/internal/server"
@@ -62,10 +60,11 @@ be reached. It is made for the health check of a container.`,
 				format = "console"
 			}
 		}
-		log, err := newLog(stderr, format, level)
+		log, flush, err := newLog(stderr, format, level)
 		if err != nil {
 			return err
 		}
+		defer flush()
 		started := func(s server.Started) {
 			if format == "console" {
 				greet(stderr, s)
@@ -74,13 +73,13 @@ be reached. It is made for the health check of a container.`,
 			log.Info("serving", zap.String("version", thisBuild().Version), zap.String("listen", s.Webhook),
 				zap.String("admin", s.Admin), zap.String("journal", s.Journal))
 		}
-		return serve(c.Context(), stderr, *path, log, started)
+		return serve(c.Context(), stderr, *path, log, flush, started)
 	}
 	return c
 }
 
 // serve runs the gateway with the signals of a service.
-func serve(ctx context.Context, stderr io.Writer, path string, log *zap.Logger, started func(server.Started)) error {
+func serve(ctx context.Context, stderr io.Writer, path string, log *zap.Logger, flush func(), started func(server.Started)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan struct{})
@@ -100,6 +99,7 @@ func serve(ctx context.Context, stderr io.Writer, path string, log *zap.Logger, 
 			case <-stop:
 			}
 			if ctx.Err() != nil {
+				flush()
 				fmt.Fprintln(stderr, "breakwater: ended at once; what was under way is delivered again after the start")
 				os.Exit(exitFailed)
 			}
@@ -118,30 +118,6 @@ func serve(ctx context.Context, stderr io.Writer, path string, log *zap.Logger, 
 	return err
 }
 
-func newLog(w io.Writer, format, level string) (*zap.Logger, error) {
-	min, err := zapcore.ParseLevel(level)
-	if err != nil {
-		return nil, usageError("--log-level: %q is none of debug, info, warn, error", level)
-	}
-	var encoder zapcore.Encoder
-	switch format {
-	case "json":
-		c := zap.NewProductionEncoderConfig()
-		c.TimeKey, c.EncodeTime = "time", zapcore.RFC3339NanoTimeEncoder
-		encoder = zapcore.NewJSONEncoder(c)
-	case "console":
-		c := zap.NewDevelopmentEncoderConfig()
-		c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		if coloured(w) {
-			c.EncodeLevel = zapcore.CapitalColorLevelEncoder
-		}
-		encoder = zapcore.NewConsoleEncoder(c)
-	default:
-		return nil, usageError("--log-format: %q is none of auto, json, console", format)
-	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), min)), nil
-}
-
 // greet says in one line where everything is.
 func greet(w io.Writer, s server.Started) {
 	var paths []string
@@ -150,15 +126,6 @@ func greet(w io.Writer, s server.Started) {
 	}
 	fmt.Fprintf(w, "Breakwater takes Stripe's events at %s, tells about itself at %s, and keeps its journal in %s. Ctrl-C stops it.\n",
 		strings.Join(paths, " and "), s.Admin, s.Journal)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-func coloured(w io.Writer) bool {
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
 }
 
 func addAdminFlag(c *cobra.Command, target *string) {
