@@ -17,6 +17,7 @@ const module = "github.com/breakwater-gateway/breakwater/"
 // floors gives each package its floor. Imports only go down: a package imports packages of lower floors only.
 // .golangci.yaml says the same to editors.
 var floors = map[string]int{
+	"internal/jsontime":  1,
 	"internal/stripe":    1,
 	"internal/toystripe": 1,
 
@@ -24,22 +25,24 @@ var floors = map[string]int{
 
 	"internal/journal": 3,
 
-	"internal/admin":       4,
+	"internal/conditions":  4,
 	"internal/config":      4,
 	"internal/journaltest": 4,
 	"internal/quarantine":  4,
 	"internal/sqlite":      4,
 
-	"internal/server": 5,
-	"proxy/sqlite":    5, // the public face of internal/sqlite
+	"internal/admin": 5,
 
-	"internal/cli": 6,
+	"internal/server": 6,
+	"proxy/sqlite":    6, // the public face of internal/sqlite
 
-	"cmd/breakwater":        7,
-	"deploy/examples/embed": 7,
-	"internal/bench":        7,
-	"internal/crash":        7,
-	"internal/e2e":          7,
+	"internal/cli": 7,
+
+	"cmd/breakwater":        8,
+	"deploy/examples/embed": 8,
+	"internal/bench":        8,
+	"internal/crash":        8,
+	"internal/e2e":          8,
 }
 
 // forTests are packages that tests of every floor may import.
@@ -108,7 +111,7 @@ func TestRefuse(t *testing.T) {
 		{"proxy", "go.uber.org/zap/zapcore", false, true},
 		{"proxy", "github.com/spf13/cobra", false, false},
 		{"proxy", "github.com/google/go-cmp/cmp", true, true},
-		{"internal/admin", module + "internal/config", false, false},
+		{"internal/conditions", module + "internal/quarantine", false, false},
 		{"internal/server", module + "internal/config", false, true},
 		{"internal/server", module + "internal/unheard", false, false},
 		{"internal/server", "log/slog", false, false},

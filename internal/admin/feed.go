@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -50,7 +51,7 @@ func (f *Feed) Answered(source string, ev *proxy.Event, result proxy.Result, too
 	if f.listening.Load() == 0 {
 		return
 	}
-	m := StreamEvent{At: Time{now}, Source: source, Result: string(result), DurationMS: took.Milliseconds()}
+	m := StreamEvent{At: jsontime.At(now), Source: source, Result: string(result), DurationMS: took.Milliseconds()}
 	if ev != nil {
 		m.ID, m.Type, m.Account, m.Object, m.Livemode = ev.ID, ev.Type, ev.Account, ev.Object, ev.Livemode
 	}
@@ -87,15 +88,33 @@ func (f *Feed) count(number int64, result int) {
 func (f *Feed) fill(s *Stats, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.StartedAt, s.Results = Time{f.started}, f.totals.byName()
+	s.StartedAt, s.Results = jsontime.At(f.started), f.totals.byName()
 	n := int64(len(f.minutes))
 	for number := now.Unix()/60 - n + 1; number <= now.Unix()/60; number++ {
-		m := Minute{At: Time{time.Unix(number*60, 0)}, Results: map[string]int64{}}
+		m := Minute{At: jsontime.At(time.Unix(number*60, 0)), Results: map[string]int64{}}
 		if slot := &f.minutes[number%n]; slot.number == number {
 			m.Results = slot.counts.byName()
 		}
 		s.Minutes = append(s.Minutes, m)
 	}
+}
+
+// lastHour counts the requests of the last hour that had a result, and says in which minute the first of them came.
+func (f *Feed) lastHour(result proxy.Result, now time.Time) (n int64, since time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	hour := int64(len(f.minutes))
+	for number := now.Unix()/60 - hour + 1; number <= now.Unix()/60; number++ {
+		slot := &f.minutes[number%hour]
+		if slot.number != number || slot.counts[resultIndex[result]] == 0 {
+			continue
+		}
+		if n == 0 {
+			since = time.Unix(number*60, 0)
+		}
+		n += slot.counts[resultIndex[result]]
+	}
+	return n, since
 }
 
 func (c *resultCounts) byName() map[string]int64 {

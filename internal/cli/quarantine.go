@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 )
 
 func newQuarantine() *cobra.Command {
@@ -75,14 +75,14 @@ body claims: nobody has verified it.`,
 	return c
 }
 
-func quarantineTable(s screen, items []admin.Quarantined) *table {
+func quarantineTable(s screen, list []quarantine.Rejected) *table {
 	t := &table{
 		head:    []string{"ID", "SOURCE", "AGE", "EXPIRES", "CLIENT", "REASON", "CLAIMS TO BE", "TYPE", "DIAGNOSIS"},
 		numbers: []int{0}, shrink: []int{7, 6}, drop: []int{6, 4, 3, 7},
 	}
-	for _, q := range items {
-		t.add(say(strconv.FormatInt(q.ID, 10), plain), say(q.Source, plain), say(s.ago(q.ReceivedAt.Time), plain),
-			say("in "+short(q.ExpiresAt.Sub(s.now)), plain), say(q.Client, plain), say(q.Reason, plain),
+	for _, q := range list {
+		t.add(say(strconv.FormatInt(q.ID, 10), plain), say(q.Source, plain), say(s.ago(q.Received.Time), plain),
+			say("in "+short(q.Expires.Sub(s.now)), plain), say(q.Client, plain), say(q.Reason, plain),
 			say(q.EventID, plain), say(q.EventType, plain), say(q.Diagnosis, yellow))
 	}
 	return t

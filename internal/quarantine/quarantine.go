@@ -55,27 +55,30 @@ type Quarantine struct {
 	config  atomic.Pointer[Config]
 	limiter atomic.Pointer[rate.Limiter]
 	recheck chan struct{} // tells Run that something kept may verify now
-	turn    chan struct{} // holds a token while a recheck is under way
+
+	rechecking chan struct{} // full while a recheck is under way
 
 	// counting is held for reading while the store changes and items, bytes and oldest with it, and for writing while they
 	// are read from the store.
 	counting sync.RWMutex
 
-	mu      sync.Mutex
-	items   int64 // kept, with what is being kept; as of the last count and since
-	bytes   int64
-	oldest  time.Time
-	said    map[string][]string // reasons that were alerted, by source
-	sayFull time.Time           // not again before this
-	sayRate time.Time
-	sayAge  time.Time
+	mu         sync.Mutex
+	items      int64 // kept, with what is being kept; as of the last count and since
+	bytes      int64
+	oldest     time.Time
+	turnedAway time.Time           // when a request from Stripe last went past a bound
+	diagnosed  map[string][]string // reasons that the log has a diagnosis of, by source
+
+	// The log says these at most once a minute.
+	tooFast, full rate.Sometimes
 }
 
 // New returns a quarantine over what the store holds already.
 func New(ctx context.Context, o Options) (*Quarantine, error) {
 	q := &Quarantine{
-		Options: o, said: map[string][]string{},
-		recheck: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		Options: o, diagnosed: map[string][]string{},
+		recheck: make(chan struct{}, 1), rechecking: make(chan struct{}, 1),
+		tooFast: rate.Sometimes{Interval: time.Minute}, full: rate.Sometimes{Interval: time.Minute},
 	}
 	q.config.Store(&Config{})
 	q.limiter.Store(rate.NewLimiter(0, 0))
@@ -100,7 +103,7 @@ func (q *Quarantine) Use(c Config) {
 	for name, s := range c.Sources {
 		if !slices.Equal(s.SigningSecrets, old.Sources[name].SigningSecrets) {
 			changed = true
-			delete(q.said, name) // whatever is wrong from here on is new
+			delete(q.diagnosed, name) // whatever is wrong from here on is new
 		}
 	}
 	q.mu.Unlock()
@@ -123,14 +126,14 @@ func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
 		return false, nil
 	}
 	if !q.limiter.Load().Allow() {
-		q.alert(&q.sayRate, "quarantine: more requests than quarantine.rate, the rest is answered 400", r.Source)
+		q.turnAway(&q.tooFast, &r, "quarantine: more requests than quarantine.rate, the rest is answered 400")
 		return false, nil
 	}
 	q.counting.RLock()
 	defer q.counting.RUnlock()
 	if !q.reserve(&r, c.MaxBytes) {
-		q.alert(&q.sayFull, "quarantine: full (quarantine.max_bytes), requests are answered 400; add the secret that is missing, "+
-			"or drop what nobody needs", r.Source)
+		q.turnAway(&q.full, &r, "quarantine: full (quarantine.max_bytes), requests are answered 400; add the secret that is missing, "+
+			"or drop what nobody needs")
 		return false, nil
 	}
 	if _, err := q.Store.KeepRejected(ctx, r); err != nil {
@@ -140,7 +143,7 @@ func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
 	if c := q.config.Load(); stripe.MatchesAny(r.Body, r.Header[signature], c.secrets(r.Source)) >= 0 && r.Reason == stripe.NoMatch {
 		q.poke() // the secret came while the request was on its way here
 	}
-	q.tell(c, &r)
+	q.logDiagnosis(c, &r)
 	return true, nil
 }
 
@@ -250,7 +253,7 @@ func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
 	q.items, q.bytes, q.oldest = items, bytes, oldest
 	if items == 0 {
 		q.oldest = time.Time{}
-		clear(q.said)
+		clear(q.diagnosed)
 	}
 	return items, nil
 }
@@ -269,12 +272,13 @@ func (q *Quarantine) Drop(ctx context.Context, ids ...int64) (int, error) {
 
 // Stats is how the quarantine stands.
 type Stats struct {
-	On       bool // something new would be kept
-	Items    int64
-	Bytes    int64
-	MaxBytes int64
-	Oldest   time.Time // when it was received; zero when there is none
-	Expires  time.Time // when the oldest is dropped, likewise
+	On         bool // something new would be kept
+	Items      int64
+	Bytes      int64
+	MaxBytes   int64
+	Oldest     time.Time // when it was received; zero when there is none
+	Expires    time.Time // when the oldest is dropped, likewise
+	TurnedAway time.Time // when a request from Stripe last found no room, or came too fast, and got a 400; zero: never
 }
 
 // Stats says how the quarantine stands. It does not ask the store.
@@ -282,19 +286,29 @@ func (q *Quarantine) Stats() Stats {
 	c := q.config.Load()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := Stats{On: len(c.Addresses) > 0, Items: q.items, Bytes: q.bytes, MaxBytes: c.MaxBytes, Oldest: q.oldest}
+	s := Stats{
+		On: len(c.Addresses) > 0, Items: q.items, Bytes: q.bytes, MaxBytes: c.MaxBytes, Oldest: q.oldest, TurnedAway: q.turnedAway,
+	}
 	if s.Items > 0 {
 		s.Expires = s.Oldest.Add(c.MaxAge)
 	}
 	return s
 }
 
-// tell alerts on the first request of a reason and source.
-func (q *Quarantine) tell(c *Config, r *proxy.Rejected) {
+// turnAway remembers that a request went past a bound, and logs which.
+func (q *Quarantine) turnAway(now *rate.Sometimes, r *proxy.Rejected, bound string) {
 	q.mu.Lock()
-	before := slices.Contains(q.said[r.Source], r.Reason)
+	q.turnedAway = r.Received
+	q.mu.Unlock()
+	now.Do(func() { q.Log.Error(bound, zap.String("source", r.Source)) })
+}
+
+// logDiagnosis logs what is most likely wrong, once for each reason and source: not for each request that is kept.
+func (q *Quarantine) logDiagnosis(c *Config, r *proxy.Rejected) {
+	q.mu.Lock()
+	before := slices.Contains(q.diagnosed[r.Source], r.Reason)
 	if !before {
-		q.said[r.Source] = append(q.said[r.Source], r.Reason)
+		q.diagnosed[r.Source] = append(q.diagnosed[r.Source], r.Reason)
 	}
 	q.mu.Unlock()
 	if before {
@@ -303,18 +317,4 @@ func (q *Quarantine) tell(c *Config, r *proxy.Rejected) {
 	q.Log.Error("quarantine: Stripe's requests do not verify; they are kept and answered 2xx, and delivered once they verify",
 		zap.String("source", r.Source), zap.String("reason", r.Reason), zap.Stringer("client", r.Client),
 		zap.String("diagnosis", diagnose(c, statusOf(q.Sources(), r.Source), r, time.Now())))
-}
-
-// alert logs text, at most once in a minute.
-func (q *Quarantine) alert(next *time.Time, text, source string) {
-	now := time.Now()
-	q.mu.Lock()
-	due := !now.Before(*next)
-	if due {
-		*next = now.Add(time.Minute)
-	}
-	q.mu.Unlock()
-	if due {
-		q.Log.Error(text, zap.String("source", source))
-	}
 }

@@ -11,8 +11,6 @@ import (
 const (
 	lookEvery  = 10 * time.Minute
 	retryAfter = time.Minute
-	tellAhead  = 7 * 24 * time.Hour // before something is dropped for its age
-	tellAgain  = 24 * time.Hour
 	dropStep   = 100 // requests at once: live events wait for it
 )
 
@@ -41,42 +39,29 @@ func (q *Quarantine) Run(ctx context.Context) error {
 	}
 }
 
-// expire drops what is too old, and alerts while something is about to be.
+// expire drops what is too old.
 func (q *Quarantine) expire(ctx context.Context, now time.Time) error {
 	maxAge := q.config.Load().MaxAge
 	items, err := q.count(ctx)
 	oldest := q.Stats().Oldest
-	if err != nil || items == 0 {
+	if err != nil || items == 0 || now.Sub(oldest) < maxAge {
 		return err
 	}
-	if now.Sub(oldest) >= maxAge {
-		var old []int64
-		for r, err := range q.all(ctx, 0) {
-			if err != nil {
-				return err
-			}
-			if now.Sub(r.Received) >= maxAge {
-				old = append(old, r.ID)
-			}
+	var old []int64
+	for r, err := range q.all(ctx, 0) {
+		if err != nil {
+			return err
 		}
-		q.Log.Error("quarantine: dropping requests that are older than quarantine.max_age", zap.Int("items", len(old)),
-			zap.Time("oldest", oldest))
-		for step := range slices.Chunk(old, dropStep) {
-			if _, err := q.Drop(ctx, step...); err != nil {
-				return err
-			}
+		if now.Sub(r.Received) >= maxAge {
+			old = append(old, r.ID)
 		}
-		return nil
 	}
-	q.mu.Lock()
-	due := now.Sub(oldest) >= maxAge-min(tellAhead, maxAge/2) && !now.Before(q.sayAge)
-	if due {
-		q.sayAge = now.Add(tellAgain)
-	}
-	q.mu.Unlock()
-	if due {
-		q.Log.Error("quarantine: requests will be dropped for their age (quarantine.max_age); add the secret that is missing, "+
-			"or have Stripe send them again", zap.Time("from", oldest.Add(maxAge)), zap.Int64("items", items))
+	q.Log.Error("quarantine: dropping requests that are older than quarantine.max_age", zap.Int("items", len(old)),
+		zap.Time("oldest", oldest))
+	for step := range slices.Chunk(old, dropStep) {
+		if _, err := q.Drop(ctx, step...); err != nil {
+			return err
+		}
 	}
 	return nil
 }

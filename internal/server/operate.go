@@ -14,6 +14,7 @@ import (
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
 	"github.com/breakwater-gateway/breakwater/internal/config"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -38,7 +39,7 @@ func (o observers) Attempted(ev *proxy.Event, backend string, a proxy.Attempt) {
 func (s *server) newAdmin() *admin.Server {
 	return admin.New(admin.Options{
 		Journal: s.journal, Gateway: s.gateway, Sources: s.sources, Feed: s.feed, Ready: s.ready, Config: s.configuration,
-		Quarantine: held{s.quarantine},
+		Quarantine: s.quarantine,
 		Match:      func(ev *proxy.Event) proxy.Match { return s.file.Load().Proxy.Routes.Match(ev) },
 		Reload:     s.reload, Metrics: s.metrics.handler(), Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
 	})
@@ -74,7 +75,7 @@ func (s *server) configuration() admin.Configuration {
 	}
 	s.loaded.mu.Lock()
 	defer s.loaded.mu.Unlock()
-	c.LoadedAt, c.ErrorAt = admin.Time{Time: s.loaded.at}, admin.Time{Time: s.loaded.failedAt}
+	c.LoadedAt, c.ErrorAt = jsontime.At(s.loaded.at), jsontime.At(s.loaded.failedAt)
 	if s.loaded.failed != nil {
 		c.Error = s.loaded.failed.Error()
 	}
