@@ -44,54 +44,65 @@ func TestOf(t *testing.T) {
 	}{
 		{"all is well", Snapshot{Backends: legacy(func(*Backend) {})}, ""},
 		{
-			"the disk is full", Snapshot{Outage: full},
+			"the disk is full",
+			Snapshot{Outage: full},
 			"page journal_full , 0, 14:29: The journal takes no new events: " + full.Error() + ". | Stripe gets a 2xx only where* | ",
 		},
 		{
-			"the journal cannot be read", Snapshot{Outage: errors.New("disk I/O error")},
+			"the journal cannot be read",
+			Snapshot{Outage: errors.New("disk I/O error")},
 			"page journal_unavailable , 0, -: The journal takes no new events: disk I/O error. | * | ",
 		},
 		{
-			"a secret was rolled", Snapshot{Sources: main3(3, 0)},
+			"a secret was rolled",
+			Snapshot{Sources: main3(3, 0)},
 			"page no_secret_matches main, 0, 13:30: No secret of source main has matched since 13:30 UTC. | Was it rolled at Stripe?* | /sources",
 		},
 		{"two forged requests", Snapshot{Sources: main3(2, 0)}, ""},
 		{"many of them at once", Snapshot{Sources: main3(1000, 51*time.Minute)}, ""},
 		{
-			"requests in quarantine", Snapshot{Kept: kept(day)},
+			"requests in quarantine",
+			Snapshot{Kept: kept(day)},
 			"page quarantine , 2, 14:30: 2 requests from Stripe in quarantine: no secret verifies what was sent. | " +
 				"Stripe got a 2xx. Nothing of it is delivered until a secret matches. | /quarantine",
 		},
 		{"more than 7 days before they are dropped", Snapshot{Kept: kept(23*day - time.Hour)}, "page quarantine , 2, 15:30: * | *secret matches. | /quarantine"},
 		{
-			"7 days before they are dropped", Snapshot{Kept: kept(23 * day)},
+			"7 days before they are dropped",
+			Snapshot{Kept: kept(23 * day)},
 			"page quarantine , 2, 14:30: * | *From 28 Nov 14:30 UTC on they are dropped for their age. | /quarantine",
 		},
 		{
-			"no room for more", Snapshot{Kept: Kept{Requests: 1, Oldest: now, Expires: now.Add(30 * day), TurnedAway: ago(time.Minute)}},
+			"no room for more",
+			Snapshot{Kept: Kept{Requests: 1, Oldest: now, Expires: now.Add(30 * day), TurnedAway: ago(time.Minute)}},
 			"page quarantine , 1, 14:30: 1 request from Stripe* | *no room was answered 400 at 14:29 UTC: add the secret* | /quarantine",
 		},
 		{"there was no room yesterday", Snapshot{Kept: Kept{TurnedAway: ago(day)}}, ""},
 		{
-			"a fault in routes.yaml", Snapshot{ReloadFailed: ago(2 * time.Minute)},
+			"a fault in routes.yaml",
+			Snapshot{ReloadFailed: ago(2 * time.Minute)},
 			"warn reload_failed , 0, 14:28: routes.yaml has a fault and was not taken at 14:28 UTC. What ran before still runs. | " +
 				"Mend the file: it is taken as soon as it is right. | /config",
 		},
 		{
-			"a change that waits", Snapshot{NeedsRestart: []string{"listen was changed"}},
+			"a change that waits",
+			Snapshot{NeedsRestart: []string{"listen was changed"}},
 			"info needs_restart , 0, -: A change in routes.yaml takes a restart. | listen was changed | /config",
 		},
 		{
-			"an event that nobody can read", Snapshot{Unreadable: 1},
+			"an event that nobody can read",
+			Snapshot{Unreadable: 1},
 			"warn deliveries_failed , 1, -: 1 event that Stripe signed could not be read; it is kept. | No route with types* | /events?state=failed",
 		},
 		{
-			"events that no route took", Snapshot{Unrouted: 3, UnroutedSince: ago(9 * time.Minute)},
+			"events that no route took",
+			Snapshot{Unrouted: 3, UnroutedSince: ago(9 * time.Minute)},
 			"warn unrouted , 3, 14:21: No route took 3 events of the last hour. Stripe got a 2xx, and what came is kept. | Is a type missing* | " +
 				"/events?state=ignored",
 		},
 		{
-			"a backend that fails", Snapshot{Backends: legacy(func(b *Backend) {
+			"a backend that fails",
+			Snapshot{Backends: legacy(func(b *Backend) {
 				b.Errors, b.ErrorsSince, b.Pending = 23, ago(day), 1204
 				b.LastFailure = proxy.Attempt{Outcome: proxy.OutcomeStatus4xx, Status: 404}
 			})},
@@ -99,48 +110,57 @@ func TestOf(t *testing.T) {
 				"There is nothing at this path.* | /events?backend=legacy&state=pending",
 		},
 		{
-			"one that failed once", Snapshot{Backends: legacy(func(b *Backend) {
+			"one that failed once",
+			Snapshot{Backends: legacy(func(b *Backend) {
 				b.Errors, b.ErrorsSince = 1, ago(time.Minute)
 				b.LastFailure = proxy.Attempt{Outcome: proxy.OutcomeDial}
 			})},
 			"page backend_failing legacy, 0, 14:29: legacy has not been reachable once, at 14:29 UTC. Nothing waits. | No connection* | ",
 		},
 		{
-			"one whose breaker is probing", Snapshot{Backends: legacy(func(b *Backend) { b.Breaker = "half-open" })},
+			"one whose breaker is probing",
+			Snapshot{Backends: legacy(func(b *Backend) { b.Breaker = "half-open" })},
 			"page backend_failing legacy, 0, -: The breaker of legacy is half-open. Nothing waits. |  | ",
 		},
 		{
-			"a paused backend", Snapshot{Backends: legacy(func(b *Backend) { b.Paused, b.PausedSince, b.Pending, b.Errors = true, ago(time.Hour), 1, 9 })},
+			"a paused backend",
+			Snapshot{Backends: legacy(func(b *Backend) { b.Paused, b.PausedSince, b.Pending, b.Errors = true, ago(time.Hour), 1, 9 })},
 			"info backend_paused legacy, 1, 13:30: legacy is paused since 13:30 UTC. 1 event waits; nothing is lost. | " +
 				"Nothing is sent until you resume it, also over a restart. | /backends#legacy",
 		},
 		{
-			"a pause that nobody noted", Snapshot{Backends: legacy(func(b *Backend) { b.Paused = true })},
+			"a pause that nobody noted",
+			Snapshot{Backends: legacy(func(b *Backend) { b.Paused = true })},
 			"info backend_paused legacy, 0, -: legacy is paused. Nothing waits. | * | /backends#legacy",
 		},
 		{
-			"a backend that left routes.yaml", Snapshot{Backends: legacy(func(b *Backend) { b.Configured, b.Pending, b.OldestPending = false, 2, ago(time.Hour) })},
+			"a backend that left routes.yaml",
+			Snapshot{Backends: legacy(func(b *Backend) { b.Configured, b.Pending, b.OldestPending = false, 2, ago(time.Hour) })},
 			"warn no_backend legacy, 2, 13:30: routes.yaml does not name legacy any more. 2 events wait; nothing is lost. | Was it renamed?* | " +
 				"/events?backend=legacy&state=pending",
 		},
 		{"one that left and owes nothing", Snapshot{Backends: legacy(func(b *Backend) { b.Configured, b.Breaker = false, "" })}, ""},
 		{
-			"deliveries that were given up", Snapshot{Backends: legacy(func(b *Backend) { b.Failed = 1 })},
+			"deliveries that were given up",
+			Snapshot{Backends: legacy(func(b *Backend) { b.Failed = 1 })},
 			"warn deliveries_failed legacy, 1, -: 1 delivery to legacy was given up. It is kept for you. | Mend what failed, then resend. | " +
 				"/events?backend=legacy&state=failed",
 		},
 		{
-			"a long wait", Snapshot{Backends: legacy(func(b *Backend) { b.Pending, b.OldestPending = 1, ago(61*time.Minute) })},
+			"a long wait",
+			Snapshot{Backends: legacy(func(b *Backend) { b.Pending, b.OldestPending = 1, ago(61*time.Minute) })},
 			"warn oldest_pending legacy, 1, 13:29: legacy takes events, and yet one has waited since 13:29 UTC. 1 event waits; nothing is lost. | * | " +
 				"/events?backend=legacy&state=pending",
 		},
 		{"a short wait", Snapshot{Backends: legacy(func(b *Backend) { b.Pending, b.OldestPending = 9, ago(59*time.Minute) })}, ""},
 		{
-			"times in the reader's zone", Snapshot{ReloadFailed: now, Zone: time.FixedZone("", 3600)},
+			"times in the reader's zone",
+			Snapshot{ReloadFailed: now, Zone: time.FixedZone("", 3600)},
 			"warn reload_failed , 0, 14:30: routes.yaml has a fault and was not taken at 15:30. * | * | *",
 		},
 		{
-			"worst first", Snapshot{
+			"worst first",
+			Snapshot{
 				NeedsRestart: []string{"listen"}, Unrouted: 1, Outage: full,
 				Backends: append(legacy(func(b *Backend) { b.Paused = true }), legacy(func(b *Backend) { b.Name, b.Errors = "node", 2 })...),
 			},
