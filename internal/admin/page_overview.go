@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -50,12 +51,16 @@ var labels = map[string]string{
 	conditions.NeedsRestart: "See what",
 }
 
-func newCard(c conditions.Condition) card {
+// newCard draws c, one of those in holding. A backend that fails while it owes nothing is no cause for alarm.
+func newCard(c conditions.Condition, holding []conditions.Condition) card {
 	out := card{Condition: c, Class: "failed", Label: labels[c.ID]}
+	owing := c.Count > 0 || slices.ContainsFunc(holding, func(o conditions.Condition) bool {
+		return o.ID == conditions.DeliveriesFailed && o.About == c.About
+	})
 	switch {
 	case c.ID == conditions.BackendPaused:
 		out.Class = "paused"
-	case c.Severity == conditions.Info, c.ID == conditions.OldestPending, c.ID == conditions.BackendFailing && c.Count == 0:
+	case c.Severity == conditions.Info, c.ID == conditions.OldestPending, c.ID == conditions.BackendFailing && !owing:
 		out.Class = "pending"
 	}
 	return out
@@ -73,7 +78,7 @@ func cards(holding []conditions.Condition) (out []card) {
 				continue
 			}
 		}
-		out = append(out, newCard(c))
+		out = append(out, newCard(c, holding))
 	}
 	if more := backends - failingShown; more > 0 {
 		out = append(out, card{
@@ -117,7 +122,7 @@ func (v *view) backends(list []conditions.Backend, holding []conditions.Conditio
 		}
 		for _, c := range holding {
 			if c.About == b.Name && c.ID != conditions.NoSecretMatches {
-				w.Attention = append(w.Attention, newCard(c))
+				w.Attention = append(w.Attention, newCard(c, holding))
 			}
 		}
 		out = append(out, w)
