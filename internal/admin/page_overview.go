@@ -73,7 +73,7 @@ const failingShown = 5
 func cards(holding []conditions.Condition) (out []card) {
 	backends := 0
 	for _, c := range holding {
-		if c.About != "" && c.ID != conditions.NoSecretMatches {
+		if c.AboutBackend() {
 			if backends++; backends > failingShown {
 				continue
 			}
@@ -121,7 +121,7 @@ func (v *view) backends(list []conditions.Backend, holding []conditions.Conditio
 			w.Limit = strconv.FormatFloat(b.Rate, 'g', 4, 64) + " a second"
 		}
 		for _, c := range holding {
-			if c.About == b.Name && c.ID != conditions.NoSecretMatches {
+			if c.AboutBackend() && c.About == b.Name {
 				w.Attention = append(w.Attention, newCard(c, holding))
 			}
 		}

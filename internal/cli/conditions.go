@@ -49,13 +49,18 @@ func showConditions(s screen, list []conditions.Condition) error {
 	for _, c := range list {
 		number := ""
 		if c.Count > 0 {
-			number = grouped(c.Count)
+			number = conditions.Count(c.Count)
 		}
 		t.add(say(string(c.Severity), colours[c.Severity]), say(c.ID, plain), say(c.About, plain), say(s.before(c.Since.Time), plain), say(number, plain))
 	}
 	if err := t.write(s); err != nil {
 		return err
 	}
+	return s.explain(list)
+}
+
+// explain says what each condition is, and what to do.
+func (s screen) explain(list []conditions.Condition) error {
 	for _, c := range list {
 		if _, err := fmt.Fprintf(s.w, "\n%s\n", visible(strings.TrimSpace(c.Text+" "+c.Help))); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 )
 
@@ -68,7 +69,7 @@ body claims: nobody has verified it.`,
 		}
 		if list.Next != "" {
 			fmt.Fprintf(c.ErrOrStderr(), "%s in all; there are more:\n  breakwater quarantine list --cursor %s\n",
-				counted(list.Count, "item"), list.Next)
+				conditions.Plural(list.Count, "item"), list.Next)
 		}
 		return nil
 	}
@@ -147,7 +148,7 @@ needs --yes.`,
 		if err != nil {
 			return err
 		}
-		if err := confirm(c, yes, fmt.Sprintf("%s would be removed for good", counted(int64(len(ids)), "item"))); err != nil {
+		if err := confirm(c, yes, fmt.Sprintf("%s would be removed for good", conditions.Plural(int64(len(ids)), "item"))); err != nil {
 			return err
 		}
 		result, err := g.DropQuarantine(c.Context(), ids...)
@@ -157,7 +158,7 @@ needs --yes.`,
 		if asJSON {
 			return writeJSON(c.OutOrStdout(), result)
 		}
-		_, err = fmt.Fprintf(c.OutOrStdout(), "%s removed\n", counted(int64(result.Dropped), "item"))
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%s removed\n", conditions.Plural(int64(result.Dropped), "item"))
 		return err
 	}
 	return c

@@ -131,7 +131,7 @@ func TestShowBackends(t *testing.T) {
 		{Name: "slow", Configured: true, Breaker: "closed", MaxInFlight: 16, Slots: 3, InFlight: 2, LastSuccessAt: before(time.Second)},
 		{Name: "worse", Configured: true, Breaker: "half-open", MaxInFlight: 16, Slots: 1, Errors: 1, ErrorsSince: before(time.Minute), LastError: nasty},
 	}
-	golden(t, "backends", shown(t, 0, func(s screen) error { return showBackends(s, list) }))
+	golden(t, "backends", shown(t, 0, func(s screen) error { return backendTable(s, list).write(s) }))
 }
 
 func TestShowConditions(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 func TestVisible(t *testing.T) {
@@ -140,7 +142,7 @@ func TestCounted(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 events", 1: "1 event", 999: "999 events", 1000: "1,000 events", 1234567: "1,234,567 events",
 	} {
-		if got := counted(n, "event"); got != want {
+		if got := conditions.Plural(n, "event"); got != want {
 			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
 	}

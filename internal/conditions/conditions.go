@@ -31,6 +31,9 @@ type Condition struct {
 	Count    int64         `json:"count" doc:"The events or requests that it is about; 0 where nothing is counted"`
 }
 
+// AboutBackend reports whether About names a backend.
+func (c Condition) AboutBackend() bool { return c.About != "" && c.ID != NoSecretMatches }
+
 // Severity says how soon a person is wanted: Page now, Warn on the next working day, Info whenever somebody looks.
 type Severity string
 
