@@ -2,11 +2,9 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/conditions"
-	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 // ConditionList is the answer to a question for what wants a person.
@@ -27,17 +25,12 @@ func (s *Server) Conditions(ctx context.Context) []conditions.Condition {
 	return conditions.Of(now)
 }
 
-var errUnreadable = errors.New("it cannot be read; the gateway's log says why")
-
 // snapshot is how everything stands now. Where the journal does not answer, that is a part of it, and the error says that
 // its figures are missing.
 func (c *core) snapshot(ctx context.Context) (s conditions.Snapshot, err error) {
 	s = conditions.Snapshot{Now: time.Now(), Outage: c.Journal.Ready(ctx), Sources: c.Sources()}
 	if s.Backends, s.Unreadable, err = c.backends(ctx); err != nil {
-		err = c.fail("count deliveries", err)
-		if s.Outage == nil {
-			s.Outage = errUnreadable
-		}
+		s.Unread, err = true, c.fail("count deliveries", err)
 	}
 	if c.Quarantine != nil {
 		q := c.Quarantine.Stats()
@@ -45,7 +38,7 @@ func (c *core) snapshot(ctx context.Context) (s conditions.Snapshot, err error) 
 	}
 	loaded := c.Config()
 	s.ReloadFailed, s.NeedsRestart = loaded.ErrorAt.Time, loaded.NeedsRestart
-	s.Unrouted, s.UnroutedSince = c.Feed.lastHour(proxy.ResultUnrouted, s.Now)
+	s.Unrouted, s.UnroutedSince = c.Feed.unrouted(s.Now)
 	return s, err
 }
 

@@ -84,36 +84,39 @@ func (f *Feed) count(number int64, result int) {
 	f.mu.Unlock()
 }
 
+// lastHour calls see with each of the last 60 minutes, oldest first; f.mu is locked.
+func (f *Feed) lastHour(now time.Time, see func(began time.Time, counts *resultCounts)) {
+	n := int64(len(f.minutes))
+	for number := now.Unix()/60 - n + 1; number <= now.Unix()/60; number++ {
+		counts := new(resultCounts)
+		if m := &f.minutes[number%n]; m.number == number {
+			counts = &m.counts
+		}
+		see(time.Unix(number*60, 0), counts)
+	}
+}
+
 // fill adds what the feed has counted to s.
 func (f *Feed) fill(s *Stats, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.StartedAt, s.Results = jsontime.At(f.started), f.totals.byName()
-	n := int64(len(f.minutes))
-	for number := now.Unix()/60 - n + 1; number <= now.Unix()/60; number++ {
-		m := Minute{At: jsontime.At(time.Unix(number*60, 0)), Results: map[string]int64{}}
-		if slot := &f.minutes[number%n]; slot.number == number {
-			m.Results = slot.counts.byName()
-		}
-		s.Minutes = append(s.Minutes, m)
-	}
+	f.lastHour(now, func(began time.Time, counts *resultCounts) {
+		s.Minutes = append(s.Minutes, Minute{At: jsontime.At(began), Results: counts.byName()})
+	})
 }
 
-// lastHour counts the requests of the last hour that had a result, and says in which minute the first of them came.
-func (f *Feed) lastHour(result proxy.Result, now time.Time) (n int64, since time.Time) {
+// unrouted counts the events of the last hour that no route took, and says in which minute the first of them came.
+func (f *Feed) unrouted(now time.Time) (n int64, since time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	hour := int64(len(f.minutes))
-	for number := now.Unix()/60 - hour + 1; number <= now.Unix()/60; number++ {
-		slot := &f.minutes[number%hour]
-		if slot.number != number || slot.counts[resultIndex[result]] == 0 {
-			continue
+	f.lastHour(now, func(began time.Time, counts *resultCounts) {
+		c := counts[resultIndex[proxy.ResultUnrouted]]
+		if n == 0 && c > 0 {
+			since = began
 		}
-		if n == 0 {
-			since = time.Unix(number*60, 0)
-		}
-		n += slot.counts[resultIndex[result]]
-	}
+		n += c
+	})
 	return n, since
 }
 

@@ -8,8 +8,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 func TestVisible(t *testing.T) {
@@ -133,17 +131,6 @@ func TestShort(t *testing.T) {
 	} {
 		if got := short(d); got != want {
 			t.Errorf("%v: got %s, want %s", d, got, want)
-		}
-	}
-}
-
-func TestCounted(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{
-		0: "0 events", 1: "1 event", 999: "999 events", 1000: "1,000 events", 1234567: "1,234,567 events",
-	} {
-		if got := conditions.Plural(n, "event"); got != want {
-			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
 	}
 }

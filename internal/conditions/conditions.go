@@ -47,7 +47,7 @@ const (
 // The ids of conditions.
 const (
 	JournalFull        = "journal_full"        // less than journal_limits.reserve is free
-	JournalUnavailable = "journal_unavailable" // it takes nothing for another reason
+	JournalUnavailable = "journal_unavailable" // it takes nothing for another reason, or cannot be read
 	NoSecretMatches    = "no_secret_matches"   // about a source
 	Quarantine         = "quarantine"
 	BackendFailing     = "backend_failing" // about a backend, as are the next three
@@ -72,6 +72,7 @@ type Snapshot struct {
 	Now           time.Time
 	Zone          *time.Location // in which texts say times; nil: in UTC, and they add that
 	Outage        error          // why the journal takes no new events; nil while it does
+	Unread        bool           // the journal could not be read: its figures are missing
 	Sources       []proxy.SourceStatus
 	Backends      []Backend
 	Unreadable    int64     // events that Stripe signed and nobody could read
@@ -105,7 +106,13 @@ func Of(s Snapshot) []Condition {
 }
 
 func (s *Snapshot) journal() []Condition {
-	if s.Outage == nil {
+	switch {
+	case s.Outage == nil && s.Unread:
+		return []Condition{{
+			ID: JournalUnavailable, Text: "The journal cannot be read: what waits and what failed is not known.",
+			Help: "The gateway's log says why. New events are taken all the same.",
+		}}
+	case s.Outage == nil:
 		return nil
 	}
 	c := Condition{

@@ -37,6 +37,7 @@ func TestOf(t *testing.T) {
 	const day = 24 * time.Hour
 	full := &journal.Outage{Since: ago(time.Minute), Err: proxy.ErrFull}
 	kept := func(age time.Duration) Kept { return Kept{Requests: 2, Oldest: ago(age), Expires: ago(age - 30*day)} }
+	seen := map[string]bool{}
 	for _, tt := range []struct {
 		name string
 		s    Snapshot
@@ -178,6 +179,7 @@ func TestOf(t *testing.T) {
 			continue
 		}
 		for i, c := range got {
+			seen[c.ID] = true
 			since := "-"
 			if !c.Since.IsZero() {
 				since = c.Since.UTC().Format("15:04")
@@ -186,6 +188,11 @@ func TestOf(t *testing.T) {
 			if !regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(lines[i]), `\*`, ".*") + "$").MatchString(line) {
 				t.Errorf("%s:\n%s, want\n%s", tt.name, line, lines[i])
 			}
+		}
+	}
+	for id := range severities {
+		if !seen[id] {
+			t.Errorf("%s is never raised here", id)
 		}
 	}
 }
@@ -212,7 +219,7 @@ func TestWords(t *testing.T) {
 	t.Parallel()
 	for got, want := range map[string]string{
 		Count(1234567): "1,234,567", Count(-1234): "-1,234", Count(999): "999",
-		Plural(1, "event"): "1 event", Plural(1204, "event"): "1,204 events",
+		Plural(0, "event"): "0 events", Plural(1, "event"): "1 event", Plural(1000, "event"): "1,000 events",
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
