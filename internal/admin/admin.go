@@ -53,16 +53,12 @@ type Options struct {
 	Quarantine Quarantine                     // nil: there is none
 	Ready      func(context.Context) error    // nil: events can be taken
 	Config     func() Configuration           // what is at work
-	Reload     func() ([]string, error)       // loads the configuration again; notes on what needs a restart
+	Reload     func() ([]string, error)       // loads the configuration again; names what needs a restart
 	Metrics    http.Handler
 	Token      proxy.Secret
 	Version    string
 	Log        *zap.Logger
 }
-
-// resendRate bounds how many events a second bulk resends ask the journal for, all together. How fast they are delivered
-// is the backends' max_in_flight and rate.
-const resendRate = 500
 
 // core is what the JSON API, the pages and the jobs share.
 type core struct{ Options }

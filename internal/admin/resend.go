@@ -72,6 +72,13 @@ func (a *api) bulkResend(ctx context.Context, in *bulkInput) (*bulkOutput, error
 	return &bulkOutput{out}, err
 }
 
+// resender does the work of bulk resends.
+type resender struct {
+	*core
+	progressed func(*task)   // has a task's progress saved
+	pace       *rate.Limiter // in events a second, of all of them together
+}
+
 func (r *resender) count(ctx context.Context, doc jobDoc) (int64, error) {
 	own, cancel := context.WithTimeout(ctx, countWithin)
 	defer cancel()
@@ -169,16 +176,10 @@ func checkBackends(known []proxy.BackendStatus, names []string) error {
 	return nil
 }
 
-// resender does the work of bulk resends.
-type resender struct {
-	*core
-	progressed func(*task)   // has a task's progress saved
-	pace       *rate.Limiter // in events a second, of all of them together
-}
-
 const (
 	resendStep   = 100
-	resendAtOnce = 8 // they share the journal's commits
+	resendAtOnce = 8   // they share the journal's commits
+	resendRate   = 500 // events a second that all bulk resends together ask the journal for; max_in_flight and rate bound their delivery
 )
 
 // run does a resend's work. It goes on where doc.Cursor says, and what it has done before a crash it does not do

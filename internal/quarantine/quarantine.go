@@ -58,19 +58,18 @@ type Quarantine struct {
 
 	rechecking chan struct{} // full while a recheck is under way
 
-	// counting is held for reading while the store changes and items, bytes and oldest with it, and for writing while they
-	// are read from the store.
+	// counting is locked for reading while a request is stored or removed and the figures below are adjusted, and for
+	// writing while they are read from the store anew.
 	counting sync.RWMutex
 
 	mu         sync.Mutex
-	items      int64 // kept, with what is being kept; as of the last count and since
+	items      int64 // in the store, and on their way there
 	bytes      int64
 	oldest     time.Time
-	turnedAway time.Time           // when a request from Stripe last went past a bound
-	diagnosed  map[string][]string // reasons that the log has a diagnosis of, by source
+	turnedAway time.Time           // when a request from Stripe last found no room, or came too fast
+	diagnosed  map[string][]string // by source: the reasons that the log has a diagnosis of
 
-	// The log says these at most once a minute.
-	tooFast, full rate.Sometimes
+	tooFast, full rate.Sometimes // each is logged at most once a minute
 }
 
 // New returns a quarantine over what the store holds already.
@@ -201,7 +200,7 @@ func statusOf(sources []proxy.SourceStatus, name string) proxy.SourceStatus {
 	return proxy.SourceStatus{}
 }
 
-// reserve takes room for a request, where there is some.
+// reserve counts a request that is about to be stored, if there is room for it.
 func (q *Quarantine) reserve(r *proxy.Rejected, most int64) bool {
 	n := size(r)
 	q.mu.Lock()
@@ -240,7 +239,7 @@ func size(r *proxy.Rejected) int64 {
 	return int64(n)
 }
 
-// count reads how much is kept. A store may have to read all of it: too much for each look at a page.
+// count reads how much is kept from the store, which may have to look at all of it: too much work for each view of a page.
 func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
 	q.counting.Lock()
 	defer q.counting.Unlock()
@@ -258,7 +257,7 @@ func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
 	return items, nil
 }
 
-// Drop removes items for good and returns how many there were.
+// Drop removes requests for good and returns how many there were.
 func (q *Quarantine) Drop(ctx context.Context, ids ...int64) (int, error) {
 	n, err := q.Store.DropRejected(ctx, ids...)
 	if n > 0 {
@@ -295,12 +294,12 @@ func (q *Quarantine) Stats() Stats {
 	return s
 }
 
-// turnAway remembers that a request went past a bound, and logs which.
-func (q *Quarantine) turnAway(now *rate.Sometimes, r *proxy.Rejected, bound string) {
+// turnAway remembers that a request is answered 400, and logs why.
+func (q *Quarantine) turnAway(sometimes *rate.Sometimes, r *proxy.Rejected, why string) {
 	q.mu.Lock()
 	q.turnedAway = r.Received
 	q.mu.Unlock()
-	now.Do(func() { q.Log.Error(bound, zap.String("source", r.Source)) })
+	sometimes.Do(func() { q.Log.Error(why, zap.String("source", r.Source)) })
 }
 
 // logDiagnosis logs what is most likely wrong, once for each reason and source: not for each request that is kept.

@@ -138,8 +138,8 @@ func changedSince(boot, now *config.File) (needsRestart []string) {
 	return needsRestart
 }
 
-// pause pauses the backends that were paused when the gateway last stopped, but for those in known, which have been
-// paused and resumed since. A note of a backend that routes.yaml does not have stays: it may come back.
+// pause pauses each backend that a note says is paused, but for those in known: they have been at work since the start, and
+// people have paused and resumed them since. The note of a backend that routes.yaml does not name stays: it may come back.
 func (s *server) pause(ctx context.Context, known map[string]proxy.Backend) error {
 	notes, err := s.journal.Notes(ctx, admin.PausedNote)
 	if err != nil {
@@ -162,7 +162,7 @@ func (s *server) pause(ctx context.Context, known map[string]proxy.Backend) erro
 	return nil
 }
 
-// loaded is how the last reloads went.
+// loaded is how the last reload went, and when what is at work was loaded.
 type loaded struct {
 	mu       sync.Mutex
 	at       time.Time // when the configuration at work was taken
@@ -170,6 +170,7 @@ type loaded struct {
 	failedAt time.Time
 }
 
+// ended is told how a reload went.
 func (l *loaded) ended(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

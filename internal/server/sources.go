@@ -13,16 +13,17 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// sourceNote begins the key of what is remembered of a source; its name follows.
+// sourceNote begins the key of a source's note; the source's name follows.
 const sourceNote = "source/"
 
-// sourceMemory is what is remembered of a source over a restart.
+// sourceMemory is what a source's note keeps over a restart: who rolls a secret must know whether the old one is still of
+// use.
 type sourceMemory struct {
 	Verified time.Time            `json:"verified,omitzero"`
 	Secrets  map[string]time.Time `json:"secrets,omitempty"` // when each last matched, by its fingerprint
 }
 
-// fingerprints tell a source's secrets apart in the journal, where nothing of a secret is to be.
+// fingerprints stand for a source's secrets, in their order, in the journal: no secret may be written there.
 func (s *server) fingerprints(source string) []string {
 	secrets := s.file.Load().Proxy.Sources[source].SigningSecrets
 	out := make([]string, len(secrets))
@@ -51,7 +52,7 @@ func (s *server) loadMemory(ctx context.Context) error {
 	return nil
 }
 
-// sources is what the sources have seen, since the start and before. memory is as it was at the start.
+// sources is what the sources have seen since the start or, where they have seen nothing since, before it.
 func (s *server) sources() []proxy.SourceStatus {
 	list := s.gateway.Sources()
 	for i := range list {
@@ -71,7 +72,7 @@ func (s *server) sources() []proxy.SourceStatus {
 
 const saveMemoryEvery = time.Minute
 
-// saveMemory writes down what the sources have seen, now and then, and when ctx ends.
+// saveMemory notes what the sources have seen, once a minute and when ctx ends, where it has changed.
 func (s *server) saveMemory(ctx context.Context) error {
 	saved := map[string]string{}
 	for last := false; !last; {
