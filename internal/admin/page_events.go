@@ -83,29 +83,19 @@ type deliveryView struct {
 // filterNames are the parameters of a list's URL, in the order of the form.
 var filterNames = []string{"state", "type", "backend", "source", "account", "object", "customer", "since", "until", "q"}
 
-// pageFilter reads a filter from a URL. It takes what people write: dates without a zone are in the browser's.
-func (v *view) pageFilter(q url.Values) (journal.Filter, error) {
-	f := journal.Filter{
-		State: proxy.State(q.Get("state")), Type: q.Get("type"), Backend: q.Get("backend"), Source: q.Get("source"),
-		Account: q.Get("account"), Object: q.Get("object"), Customer: q.Get("customer"),
-		Query: strings.TrimSpace(q.Get("q")), Limit: pageSize,
+// filter reads a filter from a URL. It takes what people write: dates without a zone are in the browser's.
+func (v *view) filter(q url.Values) (f Filter, err error) {
+	f = Filter{
+		State: q.Get("state"), Type: q.Get("type"), Backend: q.Get("backend"), Source: q.Get("source"), Account: q.Get("account"),
+		Object: q.Get("object"), Customer: q.Get("customer"), Q: strings.TrimSpace(q.Get("q")),
 	}
-	if f.State != "" && !slices.Contains([]proxy.State{proxy.Pending, proxy.Delivered, proxy.Failed, proxy.Ignored}, f.State) {
+	if f.State != "" && !slices.Contains([]proxy.State{proxy.Pending, proxy.Delivered, proxy.Failed, proxy.Ignored}, proxy.State(f.State)) {
 		return f, huma.Error422UnprocessableEntity(fmt.Sprintf("there is no state %q: it is pending, delivered, failed or ignored", f.State))
 	}
-	var err error
-	if f.Since, err = v.parseTime(q.Get("since")); err != nil {
-		return f, err
+	if f.Since, err = v.parseTime(q.Get("since")); err == nil {
+		f.Until, err = v.parseTime(q.Get("until"))
 	}
-	if f.Until, err = v.parseTime(q.Get("until")); err != nil {
-		return f, err
-	}
-	before, err := parseCursor(q.Get("cursor"))
-	if err != nil {
-		return f, huma.Error422UnprocessableEntity(err.Error())
-	}
-	f.Before = before
-	return f, nil
+	return f, err
 }
 
 func (v *view) parseTime(s string) (time.Time, error) {
@@ -171,9 +161,15 @@ func (p *pages) filterView(q url.Values, path string) filterView {
 
 func (p *pages) eventsPage(w http.ResponseWriter, r *http.Request) {
 	v, q := p.view(r, "events", "Event deliveries"), r.URL.Query()
-	f, err := v.pageFilter(q)
+	chosen, err := v.filter(q)
 	if err != nil {
 		p.refuse(w, r, err)
+		return
+	}
+	f := chosen.choose()
+	f.Limit = pageSize
+	if f.Before, err = parseCursor(q.Get("cursor")); err != nil {
+		p.refuse(w, r, huma.Error422UnprocessableEntity(err.Error()))
 		return
 	}
 	page, err := p.Journal.Events(r.Context(), f)

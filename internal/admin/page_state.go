@@ -160,14 +160,8 @@ func choices(q url.Values) (out []choice) {
 
 // bulk is the resend of what a URL's filter chooses.
 func (v *view) bulk(q url.Values, dryRun bool) (*bulkInput, error) {
-	f, err := v.pageFilter(q)
-	if err != nil {
-		return nil, err
-	}
-	return &bulkInput{Body: BulkResend{DryRun: dryRun, Filter: &Filter{
-		State: string(f.State), Type: f.Type, Backend: f.Backend, Source: f.Source, Account: f.Account, Object: f.Object,
-		Customer: f.Customer, Since: f.Since, Until: f.Until, Q: f.Query,
-	}}}, nil
+	f, err := v.filter(q)
+	return &bulkInput{Body: BulkResend{DryRun: dryRun, Filter: &f}}, err
 }
 
 func (p *pages) resendPage(w http.ResponseWriter, r *http.Request) {

@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakwater-gateway/breakwater/internal/conditions"
-	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -167,9 +166,9 @@ func TestFilterOfAPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := v.pageFilter(q)
-	want := journal.Filter{
-		State: proxy.Failed, Type: "invoice.*", Query: "in_1", Customer: "cus_1", Limit: pageSize,
+	got, err := v.filter(q)
+	want := Filter{
+		State: "failed", Type: "invoice.*", Q: "in_1", Customer: "cus_1",
 		Since: time.Date(2026, 11, 21, 12, 3, 0, 0, time.UTC), Until: time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC),
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
