@@ -22,7 +22,10 @@ var update = flag.Bool("update", false, "write the floors into .golangci.yaml an
 // floors holds the packages of each floor, from the lowest, floor 1. Imports only go down: a package imports packages of
 // lower floors only. One that is named here need not exist yet.
 var floors = []struct{ packages, about string }{
-	{"internal/stripe internal/toystripe", "what is Stripe's: signatures, envelope, real-time types; a Stripe to test with"},
+	{
+		"internal/jsontime internal/stripe internal/toystripe",
+		"what is Stripe's: signatures, envelope, real-time types; a Stripe to test with; a time in JSON",
+	},
 	{"proxy", "the domain, and the way of an event; what embedders import"},
 	{"internal/journal", "what a database must be, for those who read and write it beside the flow"},
 	{

@@ -28,8 +28,9 @@ const memoryWait = time.Second // for body memory, before Stripe is asked to com
 // rolled and we do not know it yet.
 type Quarantine interface {
 	// Keep puts a request on stable storage and returns true, or false when it does not want it: the client is not
-	// Stripe, a bound is reached, or Gateway.Awaited says that a 2xx would say too much.
-	Keep(ctx context.Context, r Rejected) (bool, error)
+	// Stripe, a bound is reached, or awaited says that a 2xx would say more than "kept": Stripe reads a decision out of
+	// it, as of a relayed event, or goes on with what a route has it wait for. awaited reads the body: ask it late.
+	Keep(ctx context.Context, r Rejected, awaited func() bool) (bool, error)
 }
 
 // exchange is one request from Stripe and its answer.
@@ -253,10 +254,11 @@ func (g *Gateway) quarantine(x *exchange, reason string) *answer {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), x.start.Add(x.InlineTimeout))
 	defer cancel()
-	kept, err := g.keeper.Keep(ctx, Rejected{
+	r := Rejected{
 		Source: x.source.name, Received: x.start, Client: x.client(), Reason: reason, Query: x.r.URL.RawQuery,
 		Header: keptHeaders(x.r.Header), Forwarded: x.forwarded(), Body: x.body,
-	})
+	}
+	kept, err := g.keeper.Keep(ctx, r, func() bool { return x.awaited(&r) })
 	if err != nil {
 		g.log.Error("quarantine: not kept, answered 400", zap.String(keySource, x.source.name), zap.Error(err))
 	}
@@ -269,18 +271,12 @@ func (g *Gateway) quarantine(x *exchange, reason string) *answer {
 	}
 }
 
-// Awaited reports whether a 2xx to a request would say more than "kept": Stripe reads a decision out of it, as of a
-// relayed event, or goes on with what a route has it wait for. What the body claims is not verified; a false claim gains
-// nothing.
-func (g *Gateway) Awaited(r *Rejected) bool {
-	st := g.state.Load()
+// awaited reports whether a 2xx to a request would say more than "kept". What the body claims is not verified; a false
+// claim gains nothing.
+func (x *exchange) awaited(r *Rejected) bool {
 	ev, _ := r.Event()
-	match := st.Routes.Match(ev)
-	if match.Answer == AnswerRelay {
-		return true
-	}
-	src := st.byName[r.Source]
-	return src != nil && match.held(ev, r.Received, src.health.lastAnswered()) == holding
+	match := x.Routes.Match(ev)
+	return match.Answer == AnswerRelay || match.held(ev, r.Received, x.source.health.lastAnswered()) == holding
 }
 
 // forwarded returns the X-Forwarded-* headers of every attempt. A trusted proxy's are passed on; from anyone else they

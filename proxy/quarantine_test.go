@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -22,11 +23,12 @@ type keeper struct {
 	from    netip.Addr // zero: from everywhere
 	err     error
 	offered []proxy.Rejected
+	awaited bool      // of the last call
 	expires time.Time // of the last call's context
 }
 
-func (k *keeper) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
-	k.offered = append(k.offered, r)
+func (k *keeper) Keep(ctx context.Context, r proxy.Rejected, awaited func() bool) (bool, error) {
+	k.offered, k.awaited = append(k.offered, r), awaited()
 	k.expires, _ = ctx.Deadline()
 	return k.err == nil && (k.from == netip.Addr{} || k.from == r.Client), k.err
 }
@@ -124,6 +126,49 @@ func TestQuarantineGetsTheWholeRequest(t *testing.T) {
 			t.Errorf("the quarantine has %v, want what is left of inline_timeout", left)
 		}
 	})
+}
+
+// The quarantine is told where a 2xx would say more than "kept".
+func TestAwaited(t *testing.T) {
+	routes := proxy.Routes{
+		{Types: []string{"invoice.created"}, To: []string{"legacy"}, Answer: proxy.AnswerBackend, HoldFor: 24 * time.Hour},
+		{Types: []string{"custom.decision"}, To: []string{"legacy"}, Answer: proxy.AnswerRelay},
+		{Types: []string{"*"}, To: []string{"legacy"}},
+	}
+	const live, test, never = `,"livemode":true`, `,"livemode":false`, -1
+	for _, tt := range []struct {
+		typ, mode string
+		age       time.Duration // of the event; never: it does not say
+		silent    time.Duration // without a 2xx to Stripe
+		want      bool
+	}{
+		{"invoice.paid", live, 0, 0, false},
+		{"issuing_authorization.request", live, 0, 0, true},
+		{"custom.decision", live, 0, 0, true},
+		{"invoice.created", live, 0, 0, true},
+		{"invoice.created", live, never, 0, true},
+		{"invoice.created", live, 2 * time.Hour, 0, true},
+		{"invoice.created", test, 2 * time.Hour, 0, false},
+		{"invoice.created", live, 25 * time.Hour, 0, false},
+		{"invoice.created", live, 0, 49 * time.Hour, false},
+		{"", "", never, 0, false}, // cannot be parsed
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			k := &keeper{}
+			w := newWorld(t, apps{"legacy": {}}, func(c *proxy.Config) { c.Quarantine, c.Routes = k, routes })
+			w.run()
+			time.Sleep(tt.silent)
+			created := ""
+			if tt.age != never {
+				created = fmt.Sprintf(`,"created":%d`, time.Now().Add(-tt.age).Unix())
+			}
+			body := fmt.Sprintf(`{"id":"evt_1","type":%q%s%s}`, tt.typ, tt.mode, created)
+			do(w, signed([]byte(body), "whsec_new"))
+			if len(k.offered) != 1 || k.awaited != tt.want {
+				t.Errorf("%s, %v without a 2xx: awaited %t, want %t", body, tt.silent, k.awaited, tt.want)
+			}
+		})
+	}
 }
 
 // The client is the right-most hop that is not a trusted proxy: whatever stands to its left, anybody can have written.

@@ -9,6 +9,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -52,63 +53,68 @@ type Options struct {
 	Quarantine Quarantine                     // nil: there is none
 	Ready      func(context.Context) error    // nil: events can be taken
 	Config     func() Configuration           // what is at work
-	Reload     func() ([]string, error)       // loads the configuration again; notes on what needs a restart
+	Reload     func() ([]string, error)       // loads the configuration again; names what needs a restart
 	Metrics    http.Handler
 	Token      proxy.Secret
 	Version    string
 	Log        *zap.Logger
 }
 
+// core is what the JSON API, the pages and the jobs share.
+type core struct{ Options }
+
+// api is the JSON API: a method for each operation.
+type api struct {
+	*core
+	jobs     *jobs
+	resender *resender
+}
+
 // Server serves the admin listener. Run has its jobs done.
 type Server struct {
 	http.Handler
-	api *api
+	core *core
+	api  *api
 }
-
-type api struct {
-	Options
-	jobs     *jobs
-	pace     *rate.Limiter // of bulk resends, in events
-	sessions *sessions
-	tries    *tries
-}
-
-// resendRate bounds how many events a second bulk resends ask the journal for, all together. How fast they are delivered
-// is the backends' max_in_flight and rate.
-const resendRate = 500
 
 // New returns the admin listener's server.
 func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	a := &api{
-		Options: o, jobs: newJobs(o.Journal, o.Log), pace: rate.NewLimiter(resendRate, resendAtOnce),
-		sessions: newSessions(), tries: newTries(),
-	}
-	a.jobs.kinds = map[string]func(context.Context, *task) error{kindResend: a.resendAll, kindBackup: a.backup}
+	c := &core{o}
+	a := &api{core: c, jobs: newJobs(o.Journal, o.Log)}
+	a.resender = &resender{core: c, progressed: a.jobs.save, pace: rate.NewLimiter(resendRate, resendAtOnce)}
+	a.jobs.kinds = map[string]func(context.Context, *task) error{kindResend: a.resender.run, kindBackup: c.backup}
+	who := newAccess(c)
 	mux := http.NewServeMux()
-	a.pages(mux)
+	(&pages{c, a}).register(mux)
 	mux.Handle("GET /metrics", o.Metrics)
-	mux.HandleFunc("POST "+loginPath, a.login)
-	mux.HandleFunc("POST "+logoutPath, a.logout)
-	a.register(humago.New(mux, a.document()))
+	mux.HandleFunc("POST "+loginPath, who.login)
+	mux.HandleFunc("POST "+logoutPath, who.logout)
+	a.register(humago.New(mux, document(o)))
 
 	open := http.NewServeMux()
 	open.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	open.HandleFunc("GET /readyz", a.readyz)
-	open.Handle("/", a.guard(problems(mux)))
-	return &Server{Handler: headers(open), api: a}
+	open.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := o.Ready(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	open.Handle("/", who.guard(problems(mux)))
+	return &Server{Handler: headers(open), core: c, api: a}
 }
 
 // Run takes up the jobs that were not done when the gateway last stopped, and does new ones, until ctx ends.
 func (s *Server) Run(ctx context.Context) error { return s.api.jobs.run(ctx) }
 
-func (a *api) document() huma.Config {
-	config := huma.DefaultConfig("Breakwater", a.Version)
+func document(o Options) huma.Config {
+	config := huma.DefaultConfig("Breakwater", o.Version)
 	config.DocsPath, config.SchemasPath, config.CreateHooks = "", "", nil
 	config.Info.Description = "What the gateway holds and does. Errors are problem details (RFC 9457)."
-	if a.Token != "" {
+	if o.Token != "" {
 		config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 			"token":   {Type: "http", Scheme: "bearer"},
 			"session": {Type: "apiKey", In: "cookie", Name: sessionCookie},
@@ -118,10 +124,11 @@ func (a *api) document() huma.Config {
 	return config
 }
 
-func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
-	if err := a.Ready(r.Context()); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+// fail turns an error of the journal or the gateway into an answer. What the caller cannot act on goes to the log.
+func (c *core) fail(operation string, err error) error {
+	if errors.Is(err, proxy.ErrNotFound) {
+		return huma.Error404NotFound("no such event")
 	}
-	fmt.Fprintln(w, "ok")
+	c.Log.Error("admin request failed", zap.String("operation", operation), zap.Error(err))
+	return huma.Error503ServiceUnavailable(operation + ": the journal does not answer; the gateway's log says why")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -255,6 +256,36 @@ func TestProbes(t *testing.T) {
 	}
 	if w := ask(f.handler(""), "GET", "/livez"); w.Code != 200 {
 		t.Errorf("livez: %d", w.Code)
+	}
+}
+
+// When the journal does not answer, that is what wants a person first, and the rest is still told.
+func TestConditionsWithoutAJournal(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	f.err = errors.New("disk I/O error at /var/lib/breakwater/journal.db")
+	w := ask(f.handler(""), "GET", "/api/v1/conditions")
+	var list ConditionList
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != 200 || strings.Contains(w.Body.String(), "/var/lib") {
+		t.Fatalf("%d %v: %s", w.Code, err, w.Body)
+	}
+	var ids []string
+	for _, c := range list.Conditions {
+		ids = append(ids, c.ID)
+	}
+	want := []string{conditions.JournalUnavailable, conditions.Quarantine, conditions.BackendFailing, conditions.NeedsRestart}
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestConditionsCountWhatNoRouteTook(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	f.feed.Answered("main", nil, proxy.ResultUnrouted, time.Second)
+	f.feed.Answered("main", nil, proxy.ResultIgnored, time.Second)
+	if w := ask(f.handler(""), "GET", "/api/v1/conditions"); !strings.Contains(w.Body.String(), "No route took 1 event of the last hour.") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

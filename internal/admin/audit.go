@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 )
 
 type actorKey struct{}
@@ -24,16 +25,16 @@ func actorOf(ctx context.Context) string {
 
 // audit writes down a change that was made. It was made, so a journal that does not take the row stops nothing: the log
 // has it then.
-func (a *api) audit(ctx context.Context, action, detail string) {
+func (c *core) audit(ctx context.Context, action, detail string) {
 	actor := actorOf(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	fields := []zap.Field{zap.String("actor", actor), zap.String("action", action), zap.String("detail", detail)}
-	if err := a.Journal.Audit(ctx, journal.AuditEntry{At: time.Now(), Actor: actor, Action: action, Detail: detail}); err != nil {
-		a.Log.Error("change without an audit row", append(fields, zap.Error(err))...)
+	if err := c.Journal.Audit(ctx, journal.AuditEntry{At: time.Now(), Actor: actor, Action: action, Detail: detail}); err != nil {
+		c.Log.Error("change without an audit row", append(fields, zap.Error(err))...)
 		return
 	}
-	a.Log.Info("change", fields...)
+	c.Log.Info("change", fields...)
 }
 
 // AuditEntry is one change that somebody made.
@@ -66,7 +67,7 @@ func (a *api) listAudit(ctx context.Context, in *auditInput) (*auditOutput, erro
 func wireAudit(entries []journal.AuditEntry) []AuditEntry {
 	list := make([]AuditEntry, len(entries))
 	for i, e := range entries {
-		list[i] = AuditEntry{Time{e.At}, e.Actor, e.Action, e.Detail}
+		list[i] = AuditEntry{jsontime.At(e.At), e.Actor, e.Action, e.Detail}
 	}
 	return list
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 )
 
 // BackupRequest says where a backup goes.
@@ -29,7 +31,7 @@ func (a *api) startBackup(ctx context.Context, in *backupInput) (*jobOutput, err
 		return nil, huma.Error422UnprocessableEntity(filepath.Dir(path) + " is no folder that the gateway can see")
 	}
 	job, err := a.startJob(ctx, jobDoc{Job: Job{
-		Kind: kindBackup, Path: path, Actor: actorOf(ctx), CreatedAt: Time{time.Now().Truncate(time.Millisecond)},
+		Kind: kindBackup, Path: path, Actor: actorOf(ctx), CreatedAt: jsontime.At(time.Now().Truncate(time.Millisecond)),
 	}})
 	if err != nil {
 		return nil, err
@@ -37,8 +39,8 @@ func (a *api) startBackup(ctx context.Context, in *backupInput) (*jobOutput, err
 	return &jobOutput{job}, nil
 }
 
-func (a *api) backup(ctx context.Context, t *task) error {
-	return a.Journal.Backup(ctx, t.snapshot().Path, func(done, total int64) {
+func (c *core) backup(ctx context.Context, t *task) error {
+	return c.Journal.Backup(ctx, t.snapshot().Path, func(done, total int64) {
 		t.update(func(d *jobDoc) { d.Done, d.Total = done, total })
 	})
 }

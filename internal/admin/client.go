@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -149,6 +150,11 @@ func (c *Client) Backup(ctx context.Context, path string) (Job, error) {
 	return call[Job](ctx, c, http.MethodPost, "/backup", nil, BackupRequest{path})
 }
 
+// Conditions lists what wants a person, worst first.
+func (c *Client) Conditions(ctx context.Context) (ConditionList, error) {
+	return call[ConditionList](ctx, c, http.MethodGet, "/conditions", nil, nil)
+}
+
 // Backends lists the backends by name.
 func (c *Client) Backends(ctx context.Context) (BackendList, error) {
 	return call[BackendList](ctx, c, http.MethodGet, "/backends", nil, nil)
@@ -195,11 +201,11 @@ func (c *Client) Quarantine(ctx context.Context, cursor string, limit int) (Quar
 }
 
 // RecheckQuarantine releases what verifies by now.
-func (c *Client) RecheckQuarantine(ctx context.Context) (QuarantineReport, error) {
-	return call[QuarantineReport](ctx, c, http.MethodPost, "/quarantine/recheck", nil, nil)
+func (c *Client) RecheckQuarantine(ctx context.Context) (quarantine.Report, error) {
+	return call[quarantine.Report](ctx, c, http.MethodPost, "/quarantine/recheck", nil, nil)
 }
 
-// DropQuarantine removes items for good.
+// DropQuarantine removes requests for good.
 func (c *Client) DropQuarantine(ctx context.Context, ids ...int64) (DropQuarantineResult, error) {
 	return call[DropQuarantineResult](ctx, c, http.MethodPost, "/quarantine/drop", nil, DropQuarantineRequest{ids})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -166,6 +167,10 @@ func TestClientAndDocument(t *testing.T) {
 	backends := must(c.Backends(ctx))(t).Backends
 	if len(backends) != 3 || backends[1].Name != "legacy" || backends[1].URL != "https://legacy.example/hook" || backends[0].Configured {
 		t.Errorf("backends: %+v", backends)
+	}
+	if cs := must(c.Conditions(ctx))(t).Conditions; len(cs) < 4 || cs[0].ID != conditions.Quarantine || cs[0].Severity != conditions.Page ||
+		!cs[0].Since.Equal(start) || cs[0].Count != 2 {
+		t.Errorf("conditions: %+v", cs)
 	}
 	if b := must(c.Pause(ctx, "legacy"))(t); !b.Paused || b.PausedAt.IsZero() {
 		t.Errorf("pause: %+v", b)

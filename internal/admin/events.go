@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -42,7 +43,7 @@ func (a *api) listEvents(ctx context.Context, in *listInput) (*listOutput, error
 	if err != nil {
 		return nil, a.fail("list events", err)
 	}
-	out := EventList{Events: make([]Event, len(page.Events)), Next: cursor(page.Next).String(), LookedTo: Time{page.LookedTo}}
+	out := EventList{Events: make([]Event, len(page.Events)), Next: cursor(page.Next).String(), LookedTo: jsontime.At(page.LookedTo)}
 	now := time.Now()
 	for i, k := range page.Events {
 		out.Events[i] = a.event(k, now)
@@ -68,9 +69,9 @@ func (a *api) getEvent(ctx context.Context, in *eventInput) (*eventOutput, error
 	return &eventOutput{a.detail(ctx, k, attempts)}, nil
 }
 
-func (a *api) detail(ctx context.Context, k journal.Stored, attempts []proxy.Attempt) EventDetail {
-	d := EventDetail{Event: a.event(k, time.Now()), AnsweredAt: Time{k.Answered}, Attempts: make([]Attempt, len(attempts))}
-	d.NeedsBackend = len(k.Deliveries) == 0 && len(a.Match(&k.Event).To) == 0
+func (c *core) detail(ctx context.Context, k journal.Stored, attempts []proxy.Attempt) EventDetail {
+	d := EventDetail{Event: c.event(k, time.Now()), AnsweredAt: jsontime.At(k.Answered), Attempts: make([]Attempt, len(attempts))}
+	d.NeedsBackend = len(k.Deliveries) == 0 && len(c.Match(&k.Event).To) == 0
 	for i, t := range attempts {
 		d.Attempts[i] = wireAttempt(t)
 	}
@@ -84,25 +85,25 @@ func (a *api) detail(ctx context.Context, k journal.Stored, attempts []proxy.Att
 		}
 	}
 	if k.Event.Object != "" {
-		a.countSiblings(ctx, k, &d)
+		c.countSiblings(ctx, k, &d)
 	}
 	return d
 }
 
 // countSiblings counts the events of the same object, if that is quick. Without the figures the event is still worth
 // showing.
-func (a *api) countSiblings(ctx context.Context, k journal.Stored, d *EventDetail) {
+func (c *core) countSiblings(ctx context.Context, k journal.Stored, d *EventDetail) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	same := journal.Filter{Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account}
-	n, err := a.Journal.Count(ctx, same)
+	n, err := c.Journal.Count(ctx, same)
 	if err == nil {
 		d.OtherEvents = max(0, n-1)
 		same.State, same.Since = proxy.Delivered, k.Event.Received.Add(time.Millisecond)
-		d.NewerDelivered, err = a.Journal.Count(ctx, same)
+		d.NewerDelivered, err = c.Journal.Count(ctx, same)
 	}
 	if err != nil && ctx.Err() == nil {
-		a.Log.Warn("events of the same object were not counted", zap.Error(err))
+		c.Log.Warn("events of the same object were not counted", zap.Error(err))
 	}
 }
 
@@ -176,25 +177,25 @@ func (a *api) resend(ctx context.Context, in *resendInput) (*resendOutput, error
 }
 
 // one finds the event that id names: seq:N, or Stripe's id where only one event has it.
-func (a *api) one(ctx context.Context, id string) (journal.Stored, []proxy.Attempt, error) {
+func (c *core) one(ctx context.Context, id string) (journal.Stored, []proxy.Attempt, error) {
 	if digits, ok := strings.CutPrefix(id, "seq:"); ok {
 		seq, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil || seq < 1 {
 			return journal.Stored{}, nil, huma.Error404NotFound("no such event: seq: needs the event's number")
 		}
-		k, attempts, err := a.Journal.Event(ctx, seq)
+		k, attempts, err := c.Journal.Event(ctx, seq)
 		if err != nil {
-			return journal.Stored{}, nil, a.fail("read event", err)
+			return journal.Stored{}, nil, c.fail("read event", err)
 		}
 		return k, attempts, nil
 	}
-	page, err := a.Journal.Events(ctx, journal.Filter{ID: id})
+	page, err := c.Journal.Events(ctx, journal.Filter{ID: id})
 	found := page.Events
 	switch {
 	case err != nil:
-		return journal.Stored{}, nil, a.fail("look up event", err)
+		return journal.Stored{}, nil, c.fail("look up event", err)
 	case len(found) == 0:
-		return journal.Stored{}, nil, a.fail("look up event", proxy.ErrNotFound)
+		return journal.Stored{}, nil, c.fail("look up event", proxy.ErrNotFound)
 	case len(found) > 1:
 		several := make([]error, len(found))
 		for i, k := range found {
@@ -205,14 +206,5 @@ func (a *api) one(ctx context.Context, id string) (journal.Stored, []proxy.Attem
 		}
 		return journal.Stored{}, nil, huma.Error409Conflict("several events have this id: choose one by seq:N", several...)
 	}
-	return a.one(ctx, fmt.Sprintf("seq:%d", found[0].Event.Seq))
-}
-
-// fail turns an error of the journal or the gateway into an answer. What the caller cannot act on goes to the log.
-func (a *api) fail(operation string, err error) error {
-	if errors.Is(err, proxy.ErrNotFound) {
-		return huma.Error404NotFound("no such event")
-	}
-	a.Log.Error("admin request failed", zap.String("operation", operation), zap.Error(err))
-	return huma.Error503ServiceUnavailable(operation + ": the journal does not answer; the gateway's log says why")
+	return c.one(ctx, fmt.Sprintf("seq:%d", found[0].Event.Seq))
 }

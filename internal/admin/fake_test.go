@@ -5,13 +5,14 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -100,13 +101,16 @@ func (f *fakes) Body(context.Context, int64) ([]byte, error) { return f.body, f.
 func (f *fakes) Ready(context.Context) error { return f.ready }
 
 func (f *fakes) Totals(context.Context) ([]journal.Total, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
 	return []journal.Total{
 		{State: proxy.Failed, Count: f.unreadable},
 		{Backend: "gone", State: proxy.Pending, Count: 2, Oldest: start.Add(-time.Hour)},
 		{Backend: "legacy", State: proxy.Delivered, Count: 40},
 		{Backend: "legacy", State: proxy.Failed, Count: 1},
 		{Backend: "legacy", State: proxy.Pending, Count: 3, Oldest: start},
-	}, f.err
+	}, nil
 }
 
 func (f *fakes) Notes(_ context.Context, prefix string) (map[string]string, error) {
@@ -208,10 +212,10 @@ func (f *fakes) setPaused(name string, paused bool) error {
 }
 
 // fakeQuarantine holds one item until it is dropped.
-type fakeQuarantine struct{ items []QuarantineItem }
+type fakeQuarantine struct{ items []quarantine.Rejected }
 
-func (q *fakeQuarantine) List(_ context.Context, before int64, limit int) ([]QuarantineItem, error) {
-	list := []QuarantineItem{}
+func (q *fakeQuarantine) List(_ context.Context, before int64, limit int) ([]quarantine.Rejected, error) {
+	list := []quarantine.Rejected{}
 	for _, i := range q.items {
 		if (before == 0 || i.ID < before) && len(list) < limit {
 			list = append(list, i)
@@ -220,18 +224,18 @@ func (q *fakeQuarantine) List(_ context.Context, before int64, limit int) ([]Qua
 	return list, nil
 }
 
-func (q *fakeQuarantine) Recheck(context.Context) (QuarantineReport, error) {
-	return QuarantineReport{Checked: 2, Released: 1, Left: 1}, nil
+func (q *fakeQuarantine) Recheck(context.Context) (quarantine.Report, error) {
+	return quarantine.Report{Checked: 2, Released: 1, Left: 1}, nil
 }
 
 func (q *fakeQuarantine) Drop(_ context.Context, ids ...int64) (int, error) {
 	before := len(q.items)
-	q.items = slices.DeleteFunc(q.items, func(i QuarantineItem) bool { return slices.Contains(ids, i.ID) })
+	q.items = slices.DeleteFunc(q.items, func(i quarantine.Rejected) bool { return slices.Contains(ids, i.ID) })
 	return before - len(q.items), nil
 }
 
-func (q *fakeQuarantine) Stats(context.Context) (QuarantineStats, error) {
-	return QuarantineStats{On: true, Items: int64(len(q.items)), Bytes: 99, MaxBytes: 64 << 20, Oldest: start}, nil
+func (q *fakeQuarantine) Stats() quarantine.Stats {
+	return quarantine.Stats{On: true, Items: int64(len(q.items)), Bytes: 99, MaxBytes: 64 << 20, Oldest: start, Expires: start.Add(30 * 24 * time.Hour)}
 }
 
 func (f *fakes) handler(token proxy.Secret) *Server {
@@ -246,7 +250,7 @@ func (f *fakes) handler(token proxy.Secret) *Server {
 		Match: func(*proxy.Event) proxy.Match { return proxy.Match{} },
 		Ready: func(context.Context) error { return f.ready },
 		Config: func() Configuration {
-			return Configuration{Path: "routes.yaml", Text: "version: 1\n", LoadedAt: Time{start}, NeedsRestart: []string{"listen"}}
+			return Configuration{Path: "routes.yaml", Text: "version: 1\n", LoadedAt: jsontime.At(start), NeedsRestart: []string{"listen"}}
 		},
 		Reload:  func() ([]string, error) { return []string{"listen: needs a restart"}, f.reload },
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "breakwater_up 1\n") }),
@@ -263,9 +267,9 @@ func newFakes() *fakes {
 	at := time.Date(2026, 11, 21, 10, 0, 0, 123456789, time.UTC)
 	return &fakes{
 		paused: map[string]bool{}, notes: map[string]string{}, jobs: map[int64][]byte{}, feed: NewFeed(),
-		kept: &fakeQuarantine{items: []QuarantineItem{
-			{ID: 8, Source: "main", Received: at, Client: netip.MustParseAddr("3.18.12.63"), Reason: "no_match", Diagnosis: "rolled?", Size: 3},
-			{ID: 7, Source: "main", Received: at, Client: netip.MustParseAddr("3.18.12.63"), Reason: "no_match", Diagnosis: "rolled?", Size: 3},
+		kept: &fakeQuarantine{items: []quarantine.Rejected{
+			{ID: 8, Source: "main", Received: jsontime.At(at), Client: "3.18.12.63", Reason: "no_match", Diagnosis: "rolled?", Size: 3},
+			{ID: 7, Source: "main", Received: jsontime.At(at), Client: "3.18.12.63", Reason: "no_match", Diagnosis: "rolled?", Size: 3},
 		}},
 		body: []byte("{\"id\": \"<script>\"}\x00\xff"),
 		tries: []proxy.Attempt{{

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -50,7 +51,7 @@ func (f *Feed) Answered(source string, ev *proxy.Event, result proxy.Result, too
 	if f.listening.Load() == 0 {
 		return
 	}
-	m := StreamEvent{At: Time{now}, Source: source, Result: string(result), DurationMS: took.Milliseconds()}
+	m := StreamEvent{At: jsontime.At(now), Source: source, Result: string(result), DurationMS: took.Milliseconds()}
 	if ev != nil {
 		m.ID, m.Type, m.Account, m.Object, m.Livemode = ev.ID, ev.Type, ev.Account, ev.Object, ev.Livemode
 	}
@@ -83,19 +84,40 @@ func (f *Feed) count(number int64, result int) {
 	f.mu.Unlock()
 }
 
+// lastHour calls see with each of the last 60 minutes, oldest first; f.mu is locked.
+func (f *Feed) lastHour(now time.Time, see func(began time.Time, counts *resultCounts)) {
+	n := int64(len(f.minutes))
+	for number := now.Unix()/60 - n + 1; number <= now.Unix()/60; number++ {
+		counts := new(resultCounts)
+		if m := &f.minutes[number%n]; m.number == number {
+			counts = &m.counts
+		}
+		see(time.Unix(number*60, 0), counts)
+	}
+}
+
 // fill adds what the feed has counted to s.
 func (f *Feed) fill(s *Stats, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s.StartedAt, s.Results = Time{f.started}, f.totals.byName()
-	n := int64(len(f.minutes))
-	for number := now.Unix()/60 - n + 1; number <= now.Unix()/60; number++ {
-		m := Minute{At: Time{time.Unix(number*60, 0)}, Results: map[string]int64{}}
-		if slot := &f.minutes[number%n]; slot.number == number {
-			m.Results = slot.counts.byName()
+	s.StartedAt, s.Results = jsontime.At(f.started), f.totals.byName()
+	f.lastHour(now, func(began time.Time, counts *resultCounts) {
+		s.Minutes = append(s.Minutes, Minute{At: jsontime.At(began), Results: counts.byName()})
+	})
+}
+
+// unrouted counts the events of the last hour that no route took, and says in which minute the first of them came.
+func (f *Feed) unrouted(now time.Time) (n int64, since time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastHour(now, func(began time.Time, counts *resultCounts) {
+		c := counts[resultIndex[proxy.ResultUnrouted]]
+		if n == 0 && c > 0 {
+			since = began
 		}
-		s.Minutes = append(s.Minutes, m)
-	}
+		n += c
+	})
+	return n, since
 }
 
 func (c *resultCounts) byName() map[string]int64 {

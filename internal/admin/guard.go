@@ -11,8 +11,17 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// guard lets through who may ask; the package's doc says who that is.
-func (a *api) guard(next http.Handler) http.Handler {
+// access knows who may ask; the package's doc says who that is.
+type access struct {
+	*core
+	sessions *sessions
+	guesses  *guesses
+}
+
+func newAccess(c *core) *access { return &access{c, newSessions(), newGuesses()} }
+
+// guard lets through who may ask.
+func (a *access) guard(next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		actor, ok := "", false
@@ -22,7 +31,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 				return
 			}
 			actor = "loopback"
-		} else if actor, ok = a.known(w, r); !ok {
+		} else if actor, ok = a.actor(w, r); !ok {
 			return
 		}
 		if err := crossOrigin.Check(r); err != nil {
@@ -33,8 +42,8 @@ func (a *api) guard(next http.Handler) http.Handler {
 	})
 }
 
-// known says who makes a request to a listener with a token. It has answered those who may not.
-func (a *api) known(w http.ResponseWriter, r *http.Request) (actor string, ok bool) {
+// actor says who makes a request to a listener with a token. It has answered those who may not.
+func (a *access) actor(w http.ResponseWriter, r *http.Request) (actor string, ok bool) {
 	if actor, ok := a.sessions.actor(r); ok {
 		return actor, true
 	}
@@ -46,14 +55,14 @@ func (a *api) known(w http.ResponseWriter, r *http.Request) (actor string, ok bo
 	case token == "" && r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html"):
 		http.Redirect(w, r, loginPath+"?"+url.Values{"next": {r.URL.RequestURI()}}.Encode(), http.StatusSeeOther)
 		return "", false
-	case token != "" && !a.tries.allowed(r):
+	case token != "" && !a.guesses.allowed(r):
 		w.Header().Set("Retry-After", "10")
 		problem(w, http.StatusTooManyRequests, "too many wrong tokens from this address")
 		return "", false
 	case strings.EqualFold(scheme, "Bearer") && a.isToken(token):
 		return "token", true
 	case token != "":
-		a.tries.wrong(r)
+		a.guesses.wrong(r)
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="breakwater"`)
 	problem(w, http.StatusUnauthorized, "the admin token is needed: Authorization: Bearer ...")

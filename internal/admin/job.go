@@ -10,9 +10,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 )
 
 // Job is a piece of work that takes longer than a request.
@@ -159,11 +161,11 @@ func (j *jobs) work(ctx context.Context, t *task, again bool) {
 		default:
 			d.State, d.Error = jobFailed, err.Error()
 		}
-		d.EndedAt = Time{time.Now()}
+		d.EndedAt = jsontime.At(time.Now())
 	})
 	j.log.Info("job", zap.Int64("job", doc.ID), zap.String("kind", doc.Kind), zap.String("state", doc.State),
 		zap.Int64("done", doc.Done), zap.Int64("total", doc.Total), unlessEmpty("error", doc.Error))
-	j.keep(t)
+	j.save(t)
 	j.mu.Lock()
 	delete(j.tasks, doc.ID)
 	j.mu.Unlock()
@@ -176,17 +178,17 @@ func unlessEmpty(key, value string) zap.Field {
 	return zap.String(key, value)
 }
 
-// keep has the journal keep how far a job came. What it does not take is done again after a restart.
-func (j *jobs) keep(t *task) {
-	doc := t.update(func(d *jobDoc) { d.UpdatedAt = Time{time.Now()} })
+// save has the journal keep how far a job came. What it does not take is done again after a restart.
+func (j *jobs) save(t *task) {
+	doc := t.update(func(d *jobDoc) { d.UpdatedAt = jsontime.At(time.Now()) })
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if _, err := j.save(ctx, doc); err != nil {
-		j.log.Warn("a job's progress was not kept", zap.Int64("job", doc.ID), zap.Error(err))
+	if _, err := j.write(ctx, doc); err != nil {
+		j.log.Warn("a job's progress was not saved", zap.Int64("job", doc.ID), zap.Error(err))
 	}
 }
 
-func (j *jobs) save(ctx context.Context, doc jobDoc) (int64, error) {
+func (j *jobs) write(ctx context.Context, doc jobDoc) (int64, error) {
 	b, err := json.Marshal(doc)
 	if err != nil {
 		return 0, err
@@ -194,7 +196,7 @@ func (j *jobs) save(ctx context.Context, doc jobDoc) (int64, error) {
 	return j.store.SaveJob(ctx, doc.ID, b)
 }
 
-// start keeps a new job and has it run.
+// start saves a new job and has it run.
 func (j *jobs) start(ctx context.Context, doc jobDoc) (Job, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -202,7 +204,7 @@ func (j *jobs) start(ctx context.Context, doc jobDoc) (Job, error) {
 		return Job{}, errManyJobs
 	}
 	doc.State, doc.UpdatedAt = jobRunning, doc.CreatedAt
-	id, err := j.save(ctx, doc)
+	id, err := j.write(ctx, doc)
 	if err != nil {
 		return Job{}, err
 	}
@@ -281,4 +283,70 @@ func (j *jobs) halt(ctx context.Context, id int64) (Job, error) {
 		err = errEnded
 	}
 	return job, err
+}
+
+func (a *api) startJob(ctx context.Context, doc jobDoc) (Job, error) {
+	job, err := a.jobs.start(ctx, doc)
+	if errors.Is(err, errManyJobs) {
+		return Job{}, huma.Error409Conflict(err.Error())
+	}
+	if err != nil {
+		return Job{}, a.fail("start the job", err)
+	}
+	detail := fmt.Sprintf("job %d: %d events", job.ID, job.Total)
+	if job.Filter != nil {
+		text, _ := json.Marshal(job.Filter)
+		detail += " " + string(text)
+	}
+	if job.Path != "" {
+		detail = fmt.Sprintf("job %d: %s", job.ID, job.Path)
+	}
+	a.audit(ctx, job.Kind, detail)
+	return job, nil
+}
+
+// JobList is the answer to a question for the jobs.
+type JobList struct {
+	Jobs []Job `json:"jobs" nullable:"false" doc:"Newest first; the last 100"`
+}
+
+type jobsOutput struct{ Body JobList }
+
+func (a *api) listJobs(ctx context.Context, _ *struct{}) (*jobsOutput, error) {
+	list, err := a.jobs.list(ctx)
+	if err != nil {
+		return nil, a.fail("list jobs", err)
+	}
+	return &jobsOutput{JobList{list}}, nil
+}
+
+type jobInput struct {
+	ID int64 `path:"id" minimum:"1"`
+}
+
+type jobOutput struct{ Body Job }
+
+func (a *api) getJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
+	job, err := a.jobs.find(ctx, in.ID)
+	if errors.Is(err, errNoJob) {
+		return nil, huma.Error404NotFound(err.Error())
+	}
+	if err != nil {
+		return nil, a.fail("read job", err)
+	}
+	return &jobOutput{job}, nil
+}
+
+func (a *api) stopJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
+	job, err := a.jobs.halt(ctx, in.ID)
+	switch {
+	case errors.Is(err, errNoJob):
+		return nil, huma.Error404NotFound(err.Error())
+	case errors.Is(err, errEnded):
+		return nil, huma.Error409Conflict("the job has ended: it is " + job.State)
+	case err != nil:
+		return nil, a.fail("stop job", err)
+	}
+	a.audit(ctx, "stop job", fmt.Sprintf("job %d (%s)", job.ID, job.Kind))
+	return &jobOutput{job}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -292,7 +293,7 @@ func TestWhereABulkResendGoes(t *testing.T) {
 		{&Filter{State: "failed"}, []string{"b", "c", "d"}, []string{"b", "d"}},
 		{nil, nil, []string{"a", "b"}},
 	} {
-		doc := jobDoc{Job: Job{Filter: tt.filter, Backends: tt.backends, CreatedAt: Time{began}}}
+		doc := jobDoc{Job: Job{Filter: tt.filter, Backends: tt.backends, CreatedAt: jsontime.At(began)}}
 		if diff := cmp.Diff(tt.want, doc.wanted(k)); diff != "" && len(tt.want)+len(doc.wanted(k)) > 0 {
 			t.Errorf("%+v %v (-want +got):\n%s", tt.filter, tt.backends, diff)
 		}
@@ -304,7 +305,7 @@ func TestJobsUnderWatch(t *testing.T) {
 	t.Parallel()
 	f, _ := manyFailed(300)
 	s := f.handler("")
-	s.api.pace.SetLimit(1e6)
+	s.api.resender.pace.SetLimit(1e6)
 	stop := running(t, s)
 	defer stop()
 	job := begin(t, s, allFailed)

@@ -26,13 +26,13 @@ const (
 )
 
 // isToken compares in constant time, the length included.
-func (a *api) isToken(token string) bool {
+func (a *access) isToken(token string) bool {
 	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token))
 	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
 // login begins a session for who knows the token: a form with token and next, where to go then.
-func (a *api) login(w http.ResponseWriter, r *http.Request) {
+func (a *access) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	next := r.PostFormValue("next")
 	if !local(next) {
@@ -43,12 +43,12 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case a.Token == "": // nothing to sign in to
-	case !a.tries.allowed(r):
+	case !a.guesses.allowed(r):
 		w.Header().Set("Retry-After", "10")
 		again("slow")
 		return
 	case !a.isToken(r.PostFormValue("token")):
-		a.tries.wrong(r)
+		a.guesses.wrong(r)
 		again("wrong")
 		return
 	default:
@@ -59,7 +59,7 @@ func (a *api) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
-func (a *api) logout(w http.ResponseWriter, r *http.Request) {
+func (a *access) logout(w http.ResponseWriter, r *http.Request) {
 	if _, ok := a.sessions.actor(r); ok {
 		c, _ := r.Cookie(sessionCookie)
 		a.sessions.end(c.Value)
@@ -100,10 +100,10 @@ func (s *sessions) begin(now time.Time) (id, actor string) {
 	defer s.mu.Unlock()
 	if len(s.ends) >= maxSessions {
 		var oldest [sha256.Size]byte
-		first := now.Add(2 * sessionFor)
+		ends := now.Add(2 * sessionFor)
 		for k, end := range s.ends {
-			if end.Before(first) {
-				oldest, first = k, end
+			if end.Before(ends) {
+				oldest, ends = k, end
 			}
 		}
 		delete(s.ends, oldest)
@@ -138,20 +138,20 @@ func (s *sessions) end(id string) {
 	delete(s.ends, sha256.Sum256([]byte(id)))
 }
 
-// tries slows down who guesses the token: each address has a few wrong ones, then nothing from it is looked at for a
+// guesses slows down who guesses the token: each address has a few wrong ones, then nothing from it is looked at for a
 // while. Who has another address, or a session, is not held up.
-type tries struct {
+type guesses struct {
 	mu sync.Mutex
 	by map[netip.Prefix]*rate.Limiter
 }
 
 const (
-	triesEvery   = 10 * time.Second
-	triesBurst   = 10
-	triesTracked = 4096
+	guessEvery      = 10 * time.Second
+	guessBurst      = 10
+	guessersTracked = 4096
 )
 
-func newTries() *tries { return &tries{by: map[netip.Prefix]*rate.Limiter{}} }
+func newGuesses() *guesses { return &guesses{by: map[netip.Prefix]*rate.Limiter{}} }
 
 // from is who makes a request: its address, or its network where a machine has a whole one.
 func from(r *http.Request) netip.Prefix {
@@ -169,23 +169,23 @@ func from(r *http.Request) netip.Prefix {
 	return p
 }
 
-func (t *tries) allowed(r *http.Request) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.by[from(r)]
+func (g *guesses) allowed(r *http.Request) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.by[from(r)]
 	return l == nil || l.Tokens() >= 1
 }
 
-func (t *tries) wrong(r *http.Request) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.by[from(r)]
+func (g *guesses) wrong(r *http.Request) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l := g.by[from(r)]
 	if l == nil {
-		if len(t.by) >= triesTracked {
-			clear(t.by)
+		if len(g.by) >= guessersTracked {
+			clear(g.by)
 		}
-		l = rate.NewLimiter(rate.Every(triesEvery), triesBurst)
-		t.by[from(r)] = l
+		l = rate.NewLimiter(rate.Every(guessEvery), guessBurst)
+		g.by[from(r)] = l
 	}
 	l.Allow()
 }

@@ -114,7 +114,7 @@ func TestWrongTokensAreSlowedDown(t *testing.T) {
 		h := newFakes().handler(token)
 		from := func(address string) func(*http.Request) { return func(r *http.Request) { r.RemoteAddr = address } }
 		attacker := from("198.51.100.7:1000")
-		for i := range triesBurst {
+		for i := range guessBurst {
 			w := signIn(h, fmt.Sprint("guess", i), "/config", attacker)
 			if got := w.Header().Get("Location"); w.Code != 303 || got != "/login?next=%2Fconfig&wrong=1" || len(w.Result().Cookies()) > 0 {
 				t.Fatalf("%d %s %v", w.Code, got, w.Result().Cookies())
@@ -130,12 +130,12 @@ func TestWrongTokensAreSlowedDown(t *testing.T) {
 		if w := ask(h, "GET", "/api/v1/stats", from("198.51.100.8:1"), bearer); w.Code != 200 {
 			t.Errorf("another address: %d", w.Code)
 		}
-		time.Sleep(triesEvery)
+		time.Sleep(guessEvery)
 		if w := signIn(h, token, "/", attacker); len(w.Result().Cookies()) != 1 {
 			t.Errorf("after a while: %v", w.Header())
 		}
 		wrong := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
-		for range triesBurst {
+		for range guessBurst {
 			ask(h, "GET", "/metrics", from("[2001:db8::1]:1"), wrong)
 		}
 		if w := ask(h, "GET", "/metrics", from("[2001:db8::2]:1"), wrong); w.Code != 429 {
@@ -158,12 +158,12 @@ func TestSessionsAreBounded(t *testing.T) {
 		if _, ok := s.actor(r); ok || len(s.ends) != maxSessions {
 			t.Errorf("%d sessions, the oldest lives: %t", len(s.ends), ok)
 		}
-		many := newTries()
-		for i := range 2 * triesTracked {
+		many := newGuesses()
+		for i := range 2 * guessersTracked {
 			r.RemoteAddr = fmt.Sprintf("10.%d.%d.1:1", i/256, i%256)
 			many.wrong(r)
 		}
-		if len(many.by) > triesTracked {
+		if len(many.by) > guessersTracked {
 			t.Errorf("%d addresses are kept", len(many.by))
 		}
 	})

@@ -28,6 +28,7 @@ func (a *api) register(h huma.API) {
 	post(h, "backup", "/api/v1/backup", a.startBackup, "Copy the journal to a file",
 		"A job makes a consistent copy while the gateway serves. The file is the gateway's user's, on its machine.")
 
+	get(h, "list-conditions", "/api/v1/conditions", a.listConditions, "List what wants a person, worst first")
 	get(h, "list-backends", "/api/v1/backends", a.listBackends, "List the backends and how they do")
 	post(h, "pause-backend", "/api/v1/backends/{name}/pause", a.pause, "Hold a backend's deliveries",
 		"Events are kept, nothing is sent, until it is resumed; a restart does not end the pause.")

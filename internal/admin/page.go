@@ -17,10 +17,11 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// The web page is for a person at 3 a.m. It is rendered here from the same functions as the API's answers, works
+// The web page is for a person at 3 p.m. It is rendered here from the same functions as the API's answers, works
 // without scripts, and keeps itself current by asking for itself again whenever the live stream says that something
 // happened: app.js has htmx morph what changed, so that a row under the mouse stays where it is.
 
@@ -59,8 +60,8 @@ func asset(name string) (string, error) {
 // templates holds one set for each page: the layout, the parts and the page itself.
 var templates = func() map[string]*template.Template {
 	base := template.New("").Funcs(template.FuncMap{
-		"asset": asset, "visible": visible, "clip": clip, "count": func(n any) string { return count(number(n)) }, "bytes": func(n any) string { return size(number(n)) },
-		"plural": func(n any, one string) string { return plural(number(n), one) },
+		"asset": asset, "visible": visible, "clip": clip, "count": func(n any) string { return conditions.Count(number(n)) }, "bytes": func(n any) string { return size(number(n)) },
+		"plural": func(n any, one string) string { return conditions.Plural(number(n), one) },
 		"state":  func(class, word string) stateView { return stateView{class, word} },
 		"link": func(current, name, url, label string) tab {
 			return tab{Label: label, Class: name, URL: url, Current: current == name}
@@ -92,24 +93,29 @@ func number(n any) int64 {
 	panic(fmt.Sprintf("%T is no number", n))
 }
 
-// pages adds the web page to mux.
-func (a *api) pages(mux *http.ServeMux) {
-	mux.HandleFunc("GET /{$}", a.overviewPage)
-	mux.HandleFunc("GET /events", a.eventsPage)
-	mux.HandleFunc("GET /events/{id}", a.eventPage)
-	mux.HandleFunc("POST /events/{id}/resend", a.resendFromPage)
-	mux.HandleFunc("GET /resend", a.resendPage)
-	mux.HandleFunc("POST /resend", a.startFromPage)
-	mux.HandleFunc("GET /jobs/{id}", a.jobPage)
-	mux.HandleFunc("POST /jobs/{id}/stop", a.stopFromPage)
-	mux.HandleFunc("GET /backends", a.backendsPage)
-	mux.HandleFunc("POST /backends/{name}/{act}", a.pauseFromPage)
-	mux.HandleFunc("GET /sources", a.sourcesPage)
-	mux.HandleFunc("GET /quarantine", a.quarantinePage)
-	mux.HandleFunc("POST /quarantine/{act}", a.quarantineFromPage)
-	mux.HandleFunc("GET /config", a.configPage)
-	mux.HandleFunc("POST /config/reload", a.reloadFromPage)
-	mux.HandleFunc("GET /login", a.loginPage)
+// pages is the web page: a method for each page and each act on one. Acts are operations of the API.
+type pages struct {
+	*core
+	api *api
+}
+
+func (p *pages) register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /{$}", p.overviewPage)
+	mux.HandleFunc("GET /events", p.eventsPage)
+	mux.HandleFunc("GET /events/{id}", p.eventPage)
+	mux.HandleFunc("POST /events/{id}/resend", p.resendFromPage)
+	mux.HandleFunc("GET /resend", p.resendPage)
+	mux.HandleFunc("POST /resend", p.startFromPage)
+	mux.HandleFunc("GET /jobs/{id}", p.jobPage)
+	mux.HandleFunc("POST /jobs/{id}/stop", p.stopFromPage)
+	mux.HandleFunc("GET /backends", p.backendsPage)
+	mux.HandleFunc("POST /backends/{name}/{act}", p.pauseFromPage)
+	mux.HandleFunc("GET /sources", p.sourcesPage)
+	mux.HandleFunc("GET /quarantine", p.quarantinePage)
+	mux.HandleFunc("POST /quarantine/{act}", p.quarantineFromPage)
+	mux.HandleFunc("GET /config", p.configPage)
+	mux.HandleFunc("POST /config/reload", p.reloadFromPage)
+	mux.HandleFunc("GET /login", p.loginPage)
 	mux.HandleFunc("GET /static/{hash}/{name...}", static)
 }
 
@@ -127,10 +133,10 @@ func static(w http.ResponseWriter, r *http.Request) {
 // zoneCookie holds the browser's distance from UTC in minutes; app.js sets it.
 const zoneCookie = "breakwater_zone"
 
-func (a *api) view(r *http.Request, nav, title string) view {
+func (p *pages) view(r *http.Request, nav, title string) view {
 	v := view{
 		Title: title, Nav: nav, Live: r.URL.RequestURI(), Notice: notices[r.URL.Query().Get("done")],
-		Version: a.Version, Login: a.Token != "", now: time.Now(), zone: time.UTC,
+		Version: p.Version, Login: p.Token != "", now: time.Now(), zone: time.UTC,
 	}
 	if c, err := r.Cookie(zoneCookie); err == nil {
 		var minutes int
@@ -160,10 +166,10 @@ var notices = map[string]string{
 }
 
 // show renders a page, or the fault in it: never half of one.
-func (a *api) show(w http.ResponseWriter, status int, page string, v view) {
+func (p *pages) show(w http.ResponseWriter, status int, page string, v view) {
 	var b bytes.Buffer
 	if err := templates[page].ExecuteTemplate(&b, "layout", v); err != nil {
-		a.Log.Error("page not rendered", zap.String("page", page), zap.Error(err))
+		p.Log.Error("page not rendered", zap.String("page", page), zap.Error(err))
 		http.Error(w, "the page could not be rendered; the gateway's log says why", http.StatusInternalServerError)
 		return
 	}
@@ -182,24 +188,24 @@ type problemView struct {
 }
 
 // refuse shows an error of the API's functions as a page.
-func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	status, p := http.StatusInternalServerError, problemView{Text: err.Error(), Back: "/"}
+func (p *pages) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status, problem := http.StatusInternalServerError, problemView{Text: err.Error(), Back: "/"}
 	var model *huma.ErrorModel
 	if errors.As(err, &model) {
-		status, p.Text = model.Status, model.Detail
+		status, problem.Text = model.Status, model.Detail
 		for _, d := range model.Errors {
-			p.Details = append(p.Details, d.Message)
+			problem.Details = append(problem.Details, d.Message)
 		}
 	}
-	v := a.view(r, "problem", "That did not work")
+	v := p.view(r, "problem", "That did not work")
 	if status == http.StatusNotFound {
 		v.Title = "Not found"
 	}
 	if back, err := url.Parse(r.Referer()); err == nil && back.Host == r.Host && back.Path != "" {
-		p.Back = back.RequestURI()
+		problem.Back = back.RequestURI()
 	}
-	v.Live, v.Data = "", p
-	a.show(w, status, "problem", v)
+	v.Live, v.Data = "", problem
+	p.show(w, status, "problem", v)
 }
 
 // back sends the browser to where it came from on this site, or else to path, with a notice.
@@ -228,9 +234,9 @@ type loginView struct {
 	Wrong, Slow bool
 }
 
-func (a *api) loginPage(w http.ResponseWriter, r *http.Request) {
+func (p *pages) loginPage(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	v := a.view(r, "", "Sign in")
+	v := p.view(r, "", "Sign in")
 	v.Live, v.Data = "", loginView{Next: q.Get("next"), Wrong: q.Has("wrong"), Slow: q.Has("slow")}
-	a.show(w, http.StatusOK, "login", v)
+	p.show(w, http.StatusOK, "login", v)
 }

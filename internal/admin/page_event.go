@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -64,19 +65,19 @@ type siblingView struct {
 	Current bool
 }
 
-func (a *api) eventPage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "events", "Event")
+func (p *pages) eventPage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "events", "Event")
 	id := r.PathValue("id")
 	if n, err := strconv.ParseInt(id, 10, 64); err == nil && n > 0 {
 		id = "seq:" + id
 	}
-	k, attempts, err := a.one(r.Context(), id)
+	k, attempts, err := p.one(r.Context(), id)
 	if err != nil {
-		if page, listErr := a.Journal.Events(r.Context(), journal.Filter{ID: id}); listErr == nil && len(page.Events) > 1 {
+		if page, listErr := p.Journal.Events(r.Context(), journal.Filter{ID: id}); listErr == nil && len(page.Events) > 1 {
 			http.Redirect(w, r, "/events?"+url.Values{"q": {id}}.Encode(), http.StatusSeeOther)
 			return
 		}
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
 	e := &k.Event
@@ -85,14 +86,14 @@ func (a *api) eventPage(w http.ResponseWriter, r *http.Request) {
 		v.Title = "Unreadable event"
 	}
 	o := oneView{
-		rowView: a.row(&v, k), APIVersion: e.APIVersion, Created: v.when(e.Created), Customer: e.Customer, Answered: v.when(k.Answered),
+		rowView: p.row(&v, k), APIVersion: e.APIVersion, Created: v.when(e.Created), Customer: e.Customer, Answered: v.when(k.Answered),
 		Raw:    "/api/v1/events/seq:" + strconv.FormatInt(e.Seq, 10) + "/body",
 		Resend: "/events/" + strconv.FormatInt(e.Seq, 10) + "/resend",
 	}
 	if lag := e.Received.Sub(e.Created); !e.Created.IsZero() && lag >= 0 {
 		o.Lag = short(lag)
 	}
-	detail := a.detail(r.Context(), k, attempts)
+	detail := p.detail(r.Context(), k, attempts)
 	o.Unroutable = detail.NeedsBackend
 	if k.State != proxy.Delivered && len(k.Deliveries) > 0 {
 		o.Overtaken = detail.NewerDelivered
@@ -103,35 +104,35 @@ func (a *api) eventPage(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	o.Headers = eventHeaders(e)
-	o.Steps = a.timeline(&v, k, attempts)
-	body, err := a.Journal.Body(r.Context(), e.Seq)
+	o.Steps = p.timeline(&v, k, attempts)
+	body, err := p.Journal.Body(r.Context(), e.Seq)
 	if err != nil {
-		a.refuse(w, r, a.fail("read body", err))
+		p.refuse(w, r, p.fail("read body", err))
 		return
 	}
 	o.Cut = len(body) > bodyShown
 	o.Body = string(body[:min(len(body), bodyShown)])
-	if err := a.relatives(r.Context(), &v, &o, k); err != nil {
-		a.refuse(w, r, err)
+	if err := p.relatives(r.Context(), &v, &o, k); err != nil {
+		p.refuse(w, r, err)
 		return
 	}
 	v.Data = o
-	a.show(w, http.StatusOK, "event", v)
+	p.show(w, http.StatusOK, "event", v)
 }
 
 // relatives fills in the events of the same object.
-func (a *api) relatives(ctx context.Context, v *view, o *oneView, k journal.Stored) error {
+func (p *pages) relatives(ctx context.Context, v *view, o *oneView, k journal.Stored) error {
 	if k.Event.Object == "" {
 		return nil
 	}
-	page, err := a.Journal.Events(ctx, journal.Filter{
+	page, err := p.Journal.Events(ctx, journal.Filter{
 		Object: k.Event.Object, Source: k.Event.Source, Account: k.Event.Account, Limit: siblings,
 	})
 	if err != nil {
-		return a.fail("list events", err)
+		return p.fail("list events", err)
 	}
-	for _, p := range page.Events {
-		o.Siblings = append(o.Siblings, siblingView{rowView: a.row(v, p), Current: p.Event.Seq == k.Event.Seq})
+	for _, s := range page.Events {
+		o.Siblings = append(o.Siblings, siblingView{rowView: p.row(v, s), Current: s.Event.Seq == k.Event.Seq})
 	}
 	o.More = page.Next != 0
 	if len(o.Siblings) == 1 && o.Siblings[0].Current {
@@ -141,7 +142,7 @@ func (a *api) relatives(ctx context.Context, v *view, o *oneView, k journal.Stor
 }
 
 // timeline is what happened to an event, in order, and what is to come.
-func (a *api) timeline(v *view, k journal.Stored, attempts []proxy.Attempt) []stepView {
+func (p *pages) timeline(v *view, k journal.Stored, attempts []proxy.Attempt) []stepView {
 	steps := []stepView{{Kind: "received", at: k.Event.Received, At: v.when(k.Event.Received), Text: "Received from Stripe"}}
 	for _, t := range attempts {
 		s := stepView{
@@ -152,7 +153,7 @@ func (a *api) timeline(v *view, k journal.Stored, attempts []proxy.Attempt) []st
 		if t.Outcome == proxy.OutcomeDelivered {
 			s.State = stateView{"delivered", "Delivered"}
 		} else {
-			s.Hint = Hint(t.Outcome, t.Status, t.Error, t.Excerpt)
+			s.Hint = conditions.Hint(t.Outcome, t.Status, t.Error, t.Excerpt)
 		}
 		steps = append(steps, s)
 	}
@@ -165,7 +166,7 @@ func (a *api) timeline(v *view, k journal.Stored, attempts []proxy.Attempt) []st
 			continue
 		}
 		due := v.when(d.Due)
-		text, _ := why(a.Gateway.Why(k.Event.Source, d, v.now), due)
+		text, _ := why(p.Gateway.Why(k.Event.Source, d, v.now), due)
 		steps = append(steps, stepView{
 			Kind: "next", At: due, Backend: d.Backend, State: stateView{"pending", "Pending"},
 			Text: text,

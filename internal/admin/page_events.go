@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -82,29 +83,19 @@ type deliveryView struct {
 // filterNames are the parameters of a list's URL, in the order of the form.
 var filterNames = []string{"state", "type", "backend", "source", "account", "object", "customer", "since", "until", "q"}
 
-// pageFilter reads a filter from a URL. It takes what people write: dates without a zone are in the browser's.
-func (v *view) pageFilter(q url.Values) (journal.Filter, error) {
-	f := journal.Filter{
-		State: proxy.State(q.Get("state")), Type: q.Get("type"), Backend: q.Get("backend"), Source: q.Get("source"),
-		Account: q.Get("account"), Object: q.Get("object"), Customer: q.Get("customer"),
-		Query: strings.TrimSpace(q.Get("q")), Limit: pageSize,
+// filter reads a filter from a URL. It takes what people write: dates without a zone are in the browser's.
+func (v *view) filter(q url.Values) (f Filter, err error) {
+	f = Filter{
+		State: q.Get("state"), Type: q.Get("type"), Backend: q.Get("backend"), Source: q.Get("source"), Account: q.Get("account"),
+		Object: q.Get("object"), Customer: q.Get("customer"), Q: strings.TrimSpace(q.Get("q")),
 	}
-	if f.State != "" && !slices.Contains([]proxy.State{proxy.Pending, proxy.Delivered, proxy.Failed, proxy.Ignored}, f.State) {
+	if f.State != "" && !slices.Contains([]proxy.State{proxy.Pending, proxy.Delivered, proxy.Failed, proxy.Ignored}, proxy.State(f.State)) {
 		return f, huma.Error422UnprocessableEntity(fmt.Sprintf("there is no state %q: it is pending, delivered, failed or ignored", f.State))
 	}
-	var err error
-	if f.Since, err = v.parseTime(q.Get("since")); err != nil {
-		return f, err
+	if f.Since, err = v.parseTime(q.Get("since")); err == nil {
+		f.Until, err = v.parseTime(q.Get("until"))
 	}
-	if f.Until, err = v.parseTime(q.Get("until")); err != nil {
-		return f, err
-	}
-	before, err := parseCursor(q.Get("cursor"))
-	if err != nil {
-		return f, huma.Error422UnprocessableEntity(err.Error())
-	}
-	f.Before = before
-	return f, nil
+	return f, err
 }
 
 func (v *view) parseTime(s string) (time.Time, error) {
@@ -139,7 +130,7 @@ func filterURL(path string, q url.Values, more ...string) string {
 	return path + "?" + out.Encode()
 }
 
-func (a *api) filterView(q url.Values, path string) filterView {
+func (p *pages) filterView(q url.Values, path string) filterView {
 	f := filterView{
 		State: q.Get("state"), Type: q.Get("type"), Backend: q.Get("backend"), Source: q.Get("source"), Account: q.Get("account"),
 		Object: q.Get("object"), Customer: q.Get("customer"), Since: q.Get("since"), Until: q.Get("until"), Q: q.Get("q"),
@@ -153,13 +144,13 @@ func (a *api) filterView(q url.Values, path string) filterView {
 		t.Current, t.URL = f.State == t.Class, filterURL(path, q, "state", t.Class)
 		f.Tabs = append(f.Tabs, t)
 	}
-	for _, b := range a.Gateway.Backends() {
+	for _, b := range p.Gateway.Backends() {
 		f.Backends = append(f.Backends, b.Name)
 	}
 	if f.Backend != "" && !slices.Contains(f.Backends, f.Backend) {
 		f.Backends = append(f.Backends, f.Backend)
 	}
-	for _, s := range a.Sources() {
+	for _, s := range p.Sources() {
 		f.Sources = append(f.Sources, s.Name)
 	}
 	if f.Source != "" && !slices.Contains(f.Sources, f.Source) {
@@ -168,25 +159,31 @@ func (a *api) filterView(q url.Values, path string) filterView {
 	return f
 }
 
-func (a *api) eventsPage(w http.ResponseWriter, r *http.Request) {
-	v, q := a.view(r, "events", "Event deliveries"), r.URL.Query()
-	f, err := v.pageFilter(q)
+func (p *pages) eventsPage(w http.ResponseWriter, r *http.Request) {
+	v, q := p.view(r, "events", "Event deliveries"), r.URL.Query()
+	chosen, err := v.filter(q)
 	if err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
-	page, err := a.Journal.Events(r.Context(), f)
-	if err != nil {
-		a.refuse(w, r, a.fail("list events", err))
+	f := chosen.choose()
+	f.Limit = pageSize
+	if f.Before, err = parseCursor(q.Get("cursor")); err != nil {
+		p.refuse(w, r, huma.Error422UnprocessableEntity(err.Error()))
 		return
 	}
-	list := eventsView{Filter: a.filterView(q, "/events"), Filtered: filterURL("", q) != "", Resend: filterURL("/resend", q)}
+	page, err := p.Journal.Events(r.Context(), f)
+	if err != nil {
+		p.refuse(w, r, p.fail("list events", err))
+		return
+	}
+	list := eventsView{Filter: p.filterView(q, "/events"), Filtered: filterURL("", q) != "", Resend: filterURL("/resend", q)}
 	found, next := page.Events, page.Next
 	if q.Has("shown") {
-		found, next = a.keep(r.Context(), &list, f, page, q)
+		found, next = p.refreshed(r.Context(), &list, f, page, q)
 	}
 	for _, k := range found {
-		row := a.row(&v, k)
+		row := p.row(&v, k)
 		row.Gone = q.Has("shown") && !slices.ContainsFunc(page.Events, func(p journal.Stored) bool { return p.Event.Seq == k.Event.Seq })
 		list.Rows = append(list.Rows, row)
 	}
@@ -204,7 +201,7 @@ func (a *api) eventsPage(w http.ResponseWriter, r *http.Request) {
 	}
 	list.NewerURL = filterURL("/events", q)
 	v.Data = list
-	a.show(w, http.StatusOK, "events", v)
+	p.show(w, http.StatusOK, "events", v)
 }
 
 // shown names the rows of a list for its next refresh, and where the list goes on.
@@ -216,9 +213,9 @@ func shown(rows []rowView, next int64) string {
 	return strings.Join(append(seqs, "n"+strconv.FormatInt(next, 10)), ".")
 }
 
-// keep returns the rows that the browser shows already, as they are now, so that a refresh moves none of them: what is
+// refreshed returns the rows that the browser shows already, as they are now, so that a refresh moves none of them: what is
 // new is only counted, and what does not match the filter any more stays. q's shown names them.
-func (a *api) keep(ctx context.Context, list *eventsView, f journal.Filter, page journal.Page, q url.Values) (found []journal.Stored, next int64) {
+func (p *pages) refreshed(ctx context.Context, list *eventsView, f journal.Filter, page journal.Page, q url.Values) (found []journal.Stored, next int64) {
 	seqs := strings.Split(q.Get("shown"), ".")
 	var top int64
 	for _, s := range seqs[:min(len(seqs), pageSize+1)] {
@@ -234,14 +231,14 @@ func (a *api) keep(ctx context.Context, list *eventsView, f journal.Filter, page
 		i := slices.IndexFunc(page.Events, func(k journal.Stored) bool { return k.Event.Seq == seq })
 		if i >= 0 {
 			found = append(found, page.Events[i])
-		} else if k, _, err := a.Journal.Event(ctx, seq); err == nil {
+		} else if k, _, err := p.Journal.Event(ctx, seq); err == nil {
 			found = append(found, k)
 		}
 	}
 	if f.Before != 0 {
 		return found, next
 	}
-	n := 0
+	n := int64(0)
 	for _, k := range page.Events {
 		if k.Event.Seq > top {
 			n++
@@ -253,19 +250,19 @@ func (a *api) keep(ctx context.Context, list *eventsView, f journal.Filter, page
 	case n >= pageSize:
 		list.Newer = fmt.Sprintf("%d or more new events", pageSize)
 	case n > 0:
-		list.Newer = plural(n, "new event")
+		list.Newer = conditions.Plural(n, "new event")
 	}
 	return found, next
 }
 
-func (a *api) row(v *view, k journal.Stored) rowView {
+func (p *pages) row(v *view, k journal.Stored) rowView {
 	e := &k.Event
 	row := rowView{
 		Seq: e.Seq, ID: e.ID, Type: e.Type, Object: e.Object, Account: e.Account, Source: e.Source, Live: e.Livemode,
 		State: stateOf(k.State), Reason: reasons[k.Reason], Received: v.when(e.Received), Size: k.Size,
 	}
 	for _, d := range k.Deliveries {
-		row.Deliveries = append(row.Deliveries, a.delivery(v, e.Source, d))
+		row.Deliveries = append(row.Deliveries, p.delivery(v, e.Source, d))
 	}
 	return row
 }
@@ -278,7 +275,7 @@ var reasons = map[string]string{
 	proxy.ReasonUnparseable: "Signed, but not an event that can be read",
 }
 
-func (a *api) delivery(v *view, source string, d proxy.Delivery) deliveryView {
+func (p *pages) delivery(v *view, source string, d proxy.Delivery) deliveryView {
 	out := deliveryView{Backend: d.Backend, State: stateOf(d.State), Attempts: d.Attempts, Turn: d.Turn}
 	out.Code = noAnswer[d.Outcome]
 	if d.Status > 0 {
@@ -287,7 +284,7 @@ func (a *api) delivery(v *view, source string, d proxy.Delivery) deliveryView {
 	out.Answer, out.Bad = answer(d.Status, d.Outcome), d.Outcome != "" && d.Outcome != proxy.OutcomeDelivered
 	if d.State == proxy.Pending {
 		out.Next = v.when(d.Due)
-		out.Why, out.Brief = why(a.Gateway.Why(source, d, v.now), out.Next)
+		out.Why, out.Brief = why(p.Gateway.Why(source, d, v.now), out.Next)
 	}
 	return out
 }

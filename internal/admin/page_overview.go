@@ -1,61 +1,101 @@
 package admin
 
 import (
-	"cmp"
-	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 // overviewView is the state of everything at a glance.
 type overviewView struct {
-	Attention []attention
+	Attention []card
 	Stats     Stats
 	Oldest    moment // of what is pending
 	Chart     chart
 	Backends  []backendView
 }
 
-// attention is something that wants a person, in words.
-type attention struct {
-	Class       string // failed, pending, paused: how it is drawn
-	Text, Help  string
-	Link, Label string
+func (p *pages) overviewPage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "overview", "Overview")
+	now, err := p.snapshot(r.Context())
+	if err != nil {
+		p.refuse(w, r, err)
+		return
+	}
+	now.Zone = v.zone
+	stats, holding := sum(p.Feed, now.Backends, now.Unreadable), conditions.Of(now)
+	v.Data = overviewView{
+		Attention: cards(holding), Stats: stats, Oldest: v.when(stats.OldestPendingAt.Time),
+		Chart: v.draw(stats.Minutes), Backends: v.backends(now.Backends, holding),
+	}
+	p.show(w, http.StatusOK, "overview", v)
 }
 
-func (a *api) overviewPage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "overview", "Overview")
-	backends, err := a.backendViews(r.Context(), &v)
-	if err != nil {
-		a.refuse(w, r, err)
-		return
+// card is a condition as pages show it.
+type card struct {
+	conditions.Condition
+	Class string // failed, pending, paused: how it is drawn
+	Label string // of its link
+}
+
+// labels say what a condition's link leads to.
+var labels = map[string]string{
+	conditions.NoSecretMatches: "See the source", conditions.Quarantine: "See what is kept", conditions.BackendFailing: "See what waits",
+	conditions.NoBackend: "See what waits", conditions.OldestPending: "See what waits", conditions.BackendPaused: "See the backend",
+	conditions.DeliveriesFailed: "See and resend", conditions.Unrouted: "See and resend", conditions.ReloadFailed: "See the fault",
+	conditions.NeedsRestart: "See what",
+}
+
+// newCard draws c, one of those in holding. A backend that fails while it owes nothing is no cause for alarm.
+func newCard(c conditions.Condition, holding []conditions.Condition) card {
+	out := card{Condition: c, Class: "failed", Label: labels[c.ID]}
+	owing := c.Count > 0 || slices.ContainsFunc(holding, func(o conditions.Condition) bool {
+		return o.ID == conditions.DeliveriesFailed && o.About == c.About
+	})
+	switch {
+	case c.ID == conditions.BackendPaused:
+		out.Class = "paused"
+	case c.Severity == conditions.Info, c.ID == conditions.OldestPending, c.ID == conditions.BackendFailing && !owing:
+		out.Class = "pending"
 	}
-	stats, err := a.stats(r.Context())
-	if err != nil {
-		a.refuse(w, r, err)
-		return
+	return out
+}
+
+// failingShown is how many cards backends get.
+const failingShown = 5
+
+// cards are the conditions as Overview shows them: of many backends the worst, and how many more there are.
+func cards(holding []conditions.Condition) (out []card) {
+	backends := 0
+	for _, c := range holding {
+		if c.AboutBackend() {
+			if backends++; backends > failingShown {
+				continue
+			}
+		}
+		out = append(out, newCard(c, holding))
 	}
-	v.Data = overviewView{
-		Attention: a.attention(r.Context(), &v, backends, stats.Unreadable), Stats: stats, Oldest: v.when(stats.OldestPendingAt.Time),
-		Chart: v.draw(stats.Minutes), Backends: backends,
+	if more := backends - failingShown; more > 0 {
+		out = append(out, card{
+			Condition: conditions.Condition{Text: fmt.Sprintf("%d more.", more), Link: "/backends"}, Class: "pending", Label: "See the backends",
+		})
 	}
-	a.show(w, http.StatusOK, "overview", v)
+	return out
 }
 
 // backendView is a backend as pages show it.
 type backendView struct {
 	Backend
 	State                           stateView
-	Oldest, Success, Failure, Since moment
-	Pausing                         moment
+	Oldest, Success, Failure        moment
 	Limit, Timeout, OpenFor, GiveUp string
 	Groups                          []statusCount
+	Attention                       []card
 }
 
 // statusCount is how many attempts ended with a kind of status.
@@ -65,28 +105,29 @@ type statusCount struct {
 	N     int64
 }
 
-// backendViews returns every backend, those included that only the journal knows any more.
-func (a *api) backendViews(ctx context.Context, v *view) ([]backendView, error) {
-	list, err := a.backends(ctx)
-	if err != nil {
-		return nil, err
-	}
+// backends shows every backend, those included that only the journal knows any more, each with the conditions about it.
+func (v *view) backends(list []conditions.Backend, holding []conditions.Condition) []backendView {
 	out := make([]backendView, 0, len(list))
-	for _, b := range list {
+	for _, b := range wireBackends(list) {
+		if !b.Configured && b.Pending+b.Failed == 0 {
+			continue
+		}
 		w := backendView{
 			Backend: b, State: b.state(), Oldest: v.when(b.OldestPendingAt.Time), Success: v.when(b.LastSuccessAt.Time),
-			Failure: v.when(b.LastErrorAt.Time), Since: v.when(b.ErrorsSince.Time), Pausing: v.when(b.PausedAt.Time),
-			Timeout: milliseconds(b.TimeoutMS), OpenFor: milliseconds(b.BreakerOpenMS), GiveUp: milliseconds(b.GiveUpAfterMS),
-			Groups: groups(b.Statuses),
+			Failure: v.when(b.LastErrorAt.Time), Timeout: milliseconds(b.TimeoutMS), OpenFor: milliseconds(b.BreakerOpenMS),
+			GiveUp: milliseconds(b.GiveUpAfterMS), Groups: groups(b.Statuses),
 		}
 		if b.Rate > 0 {
 			w.Limit = strconv.FormatFloat(b.Rate, 'g', 4, 64) + " a second"
 		}
-		if b.Configured || b.Pending+b.Failed > 0 {
-			out = append(out, w)
+		for _, c := range holding {
+			if c.AboutBackend() && c.About == b.Name {
+				w.Attention = append(w.Attention, newCard(c, holding))
+			}
 		}
+		out = append(out, w)
 	}
-	return out, nil
+	return out
 }
 
 func milliseconds(ms int64) string { return short(time.Duration(ms) * time.Millisecond) }
@@ -122,154 +163,6 @@ func groups(statuses map[string]int64) []statusCount {
 		out[i].N += n
 	}
 	return out
-}
-
-// attention says what wants a person, worst first.
-func (a *api) attention(ctx context.Context, v *view, backends []backendView, unreadable int64) []attention {
-	var out []attention
-	if err := a.Journal.Ready(ctx); err != nil {
-		out = append(out, attention{
-			Class: "failed", Text: "The journal takes no new events: " + err.Error() + ".",
-			Help: "Stripe gets a 2xx only where every backend answered 2xx, and sends the rest again. If the disk is full, make room or deliver what waits.",
-		})
-	}
-	if c := a.Config(); c.Error != "" {
-		out = append(out, attention{
-			Class: "failed", Text: "routes.yaml has a fault and was not taken at " + v.when(c.ErrorAt.Time).Clock + ". What ran before still runs.",
-			Help: "Mend the file: it is taken as soon as it is right.", Link: "/config", Label: "See the fault",
-		})
-	}
-	for _, s := range a.sources() {
-		if s.NoMatchSince.IsZero() {
-			continue
-		}
-		out = append(out, attention{
-			Class: "failed", Text: fmt.Sprintf("No secret of source %s has matched since %s.", s.Name, v.when(s.NoMatchSince.Time).Clock),
-			Help: "Was it rolled at Stripe? Put the new secret into signing_secrets beside the old one.", Link: "/sources", Label: "See the source",
-		})
-	}
-	if a.Quarantine != nil {
-		if q, err := a.Quarantine.Stats(ctx); err == nil && q.Items > 0 {
-			out = append(out, attention{
-				Class: "failed", Text: plural(q.Items, "request") + " from Stripe in quarantine: no secret verifies what was sent.",
-				Help: "Stripe got a 2xx. Nothing of it is delivered until a secret matches.", Link: "/quarantine", Label: "See what is kept",
-			})
-		}
-	}
-	if unreadable > 0 {
-		text := count(unreadable) + " events that Stripe signed could not be read; they are kept."
-		if unreadable == 1 {
-			text = "1 event that Stripe signed could not be read; it is kept."
-		}
-		out = append(out, attention{
-			Class: "failed", Text: text, Help: "No route with types takes them. Open each to see its body, and resend it to a backend by name.",
-			Link: "/events?state=failed", Label: "See what failed",
-		})
-	}
-	out = append(out, backendAttention(backends)...)
-	if c := a.Config(); len(c.NeedsRestart) > 0 {
-		out = append(out, attention{
-			Class: "pending", Text: "A change in routes.yaml takes a restart.", Help: c.NeedsRestart[0], Link: "/config", Label: "See what",
-		})
-	}
-	return out
-}
-
-// failingShown is how many cards backends get.
-const failingShown = 5
-
-// backendAttention says what is wrong with the backends, worst first.
-func backendAttention(backends []backendView) []attention {
-	sorted := slices.Clone(backends)
-	slices.SortStableFunc(sorted, func(x, y backendView) int {
-		return cmp.Or(cmp.Compare(y.Pending+y.Failed, x.Pending+x.Failed), cmp.Compare(y.Errors, x.Errors))
-	})
-	var out []attention
-	for i := range sorted {
-		out = append(out, sorted[i].attention()...)
-	}
-	rank := map[string]int{"paused": 1, "pending": 2}
-	slices.SortStableFunc(out, func(x, y attention) int { return cmp.Compare(rank[x.Class], rank[y.Class]) })
-	if more := len(out) - failingShown; more > 0 {
-		out = append(out[:failingShown:failingShown], attention{
-			Class: "pending", Text: fmt.Sprintf("%d more.", more), Link: "/backends", Label: "See the backends",
-		})
-	}
-	return out
-}
-
-// attention says what is wrong with a backend, and what that means for its events.
-func (b *backendView) attention() (out []attention) {
-	waiting := "Nothing waits."
-	switch {
-	case b.Pending == 1:
-		waiting = "1 event waits; nothing is lost."
-	case b.Pending > 1:
-		waiting = count(b.Pending) + " events wait; nothing is lost."
-	}
-	list := func(state proxy.State) string {
-		return "/events?" + url.Values{"state": {string(state)}, "backend": {b.Name}}.Encode()
-	}
-	switch {
-	case !b.Configured && b.Pending > 0:
-		out = append(out, attention{
-			Class: "failed", Text: fmt.Sprintf("routes.yaml does not name %s any more. %s", b.Name, waiting),
-			Help: "Was it renamed? Then put its old name into was: of the new one.", Link: list(proxy.Pending), Label: "See what waits",
-		})
-	case b.Paused:
-		since := ""
-		if b.Pausing.ISO != "" {
-			since = " since " + b.Pausing.Clock
-		}
-		out = append(out, attention{
-			Class: "paused", Text: fmt.Sprintf("%s is paused%s. %s", b.Name, since, waiting), Link: "/backends#" + b.Name, Label: "See the backend",
-		})
-	case b.Errors > 0, b.Configured && b.Breaker != "closed":
-		text := fmt.Sprintf("The breaker of %s is %s. %s", b.Name, b.Breaker, waiting)
-		if b.Errors == 1 {
-			text = fmt.Sprintf("%s %s once, at %s. %s", b.Name, b.deed(), b.Since.Clock, waiting)
-		} else if b.Errors > 1 {
-			text = fmt.Sprintf("%s %s since %s, %s times. %s", b.Name, b.deed(), b.Since.Clock, count(b.Errors), waiting)
-		}
-		c := attention{Class: "failed", Text: text, Help: b.Hint, Link: list(proxy.Pending), Label: "See what waits"}
-		if b.Pending == 0 {
-			c.Link, c.Label = "", ""
-			if b.Failed == 0 {
-				c.Class = "pending"
-			}
-		}
-		out = append(out, c)
-	}
-	if b.Failed > 0 {
-		text := fmt.Sprintf("%s deliveries to %s were given up. They are kept for you.", count(b.Failed), b.Name)
-		if b.Failed == 1 {
-			text = "1 delivery to " + b.Name + " was given up. It is kept for you."
-		}
-		out = append(out, attention{
-			Class: "failed", Text: text, Help: "Mend what failed, then resend.", Link: list(proxy.Failed), Label: "See and resend",
-		})
-	}
-	return out
-}
-
-// deed says how a backend fails, to be followed by "since".
-func (b *Backend) deed() string {
-	switch b.LastOutcome {
-	case proxy.OutcomeDial:
-		return "has not been reachable"
-	case proxy.OutcomeTLS:
-		return "has failed the TLS handshake"
-	case proxy.OutcomeTimeout:
-		return "has not answered in time"
-	case proxy.OutcomeReset:
-		return "has broken off its answers"
-	case proxy.OutcomeSoftFailure:
-		return fmt.Sprintf("has answered %d with what its success rules refuse", b.LastStatus)
-	}
-	if b.LastStatus > 0 {
-		return fmt.Sprintf("has answered %d", b.LastStatus)
-	}
-	return "has failed"
 }
 
 // chart is requests a minute over the last hour, ready to be drawn.
@@ -336,6 +229,6 @@ func (v *view) draw(minutes []Minute) chart {
 	if len(minutes) > 0 {
 		c.From = v.when(minutes[0].At.Time)
 	}
-	c.Text = fmt.Sprintf("Requests a minute over the last hour: %s in all, at most %s a minute, %s in this one.", count(c.Total), count(c.Top), count(last))
+	c.Text = fmt.Sprintf("Requests a minute over the last hour: %s in all, at most %s a minute, %s in this one.", conditions.Count(c.Total), conditions.Count(c.Top), conditions.Count(last))
 	return c
 }

@@ -12,19 +12,22 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-func (a *api) backendsPage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "backends", "Backends")
-	backends, err := a.backendViews(r.Context(), &v)
+func (p *pages) backendsPage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "backends", "Backends")
+	now, err := p.snapshot(r.Context())
 	if err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
-	v.Data = backends
-	a.show(w, http.StatusOK, "backends", v)
+	now.Zone = v.zone
+	v.Data = v.backends(now.Backends, conditions.Of(now))
+	p.show(w, http.StatusOK, "backends", v)
 }
 
 // sourceView is a source as its page shows it.
@@ -56,15 +59,15 @@ var rejections = map[string]string{
 	stripe.TooFarAhead:     "Signed in the future: this machine's clock is behind.",
 }
 
-func (a *api) sourcesPage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "sources", "Sources")
+func (p *pages) sourcesPage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "sources", "Sources")
 	var out []sourceView
-	for _, s := range a.sources() {
+	for _, s := range wireSources(p.Sources()) {
 		row := sourceView{
 			Source: s, Verified: v.when(s.LastVerifiedAt.Time), Answered: v.when(s.LastAnsweredAt.Time), Failed: v.when(s.LastFailureAt.Time),
 			NoMatch: v.when(s.NoMatchSince.Time), State: stateView{"delivered", "Working"},
 		}
-		if s.LastVerifiedAt.Before(a.Feed.started) { // then LastAnsweredAt is the gateway's start
+		if s.LastVerifiedAt.Before(p.Feed.started) { // then LastAnsweredAt is the gateway's start
 			row.Answered = moment{}
 		}
 		switch {
@@ -82,7 +85,7 @@ func (a *api) sourcesPage(w http.ResponseWriter, r *http.Request) {
 		out = append(out, row)
 	}
 	v.Data = out
-	a.show(w, http.StatusOK, "sources", v)
+	p.show(w, http.StatusOK, "sources", v)
 }
 
 // rolling says where a secret stands while it is rolled.
@@ -99,30 +102,30 @@ func rolling(all []SigningSecret, s SigningSecret) string {
 	return "Another one has matched since: once the roll is over at Stripe, it can go."
 }
 
-func (a *api) pauseFromPage(w http.ResponseWriter, r *http.Request) {
+func (p *pages) pauseFromPage(w http.ResponseWriter, r *http.Request) {
 	name, act := r.PathValue("name"), r.PathValue("act")
 	if act != "pause" && act != "resume" {
-		a.refuse(w, r, huma.Error404NotFound("no such path"))
+		p.refuse(w, r, huma.Error404NotFound("no such path"))
 		return
 	}
-	do := a.pause
+	do := p.api.pause
 	if act == "resume" {
-		do = a.resume
+		do = p.api.resume
 	}
 	if _, err := do(r.Context(), &backendInput{Name: name}); err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
 	back(w, r, "/backends", act+"d")
 }
 
 // resendFromPage resends one event, to the backends that the form names or all of its own.
-func (a *api) resendFromPage(w http.ResponseWriter, r *http.Request) {
+func (p *pages) resendFromPage(w http.ResponseWriter, r *http.Request) {
 	_ = r.ParseForm() // what cannot be parsed names no backend
 	id := r.PathValue("id")
-	done, err := a.resend(r.Context(), &resendInput{ID: "seq:" + id, Body: &ResendRequest{Backends: r.PostForm["backend"]}})
+	done, err := p.api.resend(r.Context(), &resendInput{ID: "seq:" + id, Body: &ResendRequest{Backends: r.PostForm["backend"]}})
 	if err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
 	notice := "in_flight"
@@ -157,51 +160,45 @@ func choices(q url.Values) (out []choice) {
 
 // bulk is the resend of what a URL's filter chooses.
 func (v *view) bulk(q url.Values, dryRun bool) (*bulkInput, error) {
-	f, err := v.pageFilter(q)
-	if err != nil {
-		return nil, err
-	}
-	return &bulkInput{Body: BulkResend{DryRun: dryRun, Filter: &Filter{
-		State: string(f.State), Type: f.Type, Backend: f.Backend, Source: f.Source, Account: f.Account, Object: f.Object,
-		Customer: f.Customer, Since: f.Since, Until: f.Until, Q: f.Query,
-	}}}, nil
+	f, err := v.filter(q)
+	return &bulkInput{Body: BulkResend{DryRun: dryRun, Filter: &f}}, err
 }
 
-func (a *api) resendPage(w http.ResponseWriter, r *http.Request) {
-	v, q := a.view(r, "events", "Resend"), r.URL.Query()
+func (p *pages) resendPage(w http.ResponseWriter, r *http.Request) {
+	v, q := p.view(r, "events", "Resend"), r.URL.Query()
 	b := bulkView{Chosen: choices(q), Back: filterURL("/events", q), Query: strings.TrimPrefix(filterURL("", q), "?"), State: q.Get("state")}
 	if len(b.Chosen) > 0 {
 		in, err := v.bulk(q, true)
 		if err != nil {
-			a.refuse(w, r, err)
+			p.refuse(w, r, err)
 			return
 		}
-		out, err := a.bulkResend(r.Context(), in)
+		out, err := p.api.bulkResend(r.Context(), in)
 		if err != nil {
-			a.refuse(w, r, err)
+			p.refuse(w, r, err)
 			return
 		}
 		b.Count, b.NoBackend = out.Body.Count, out.Body.NoBackend
 	}
 	v.Live, v.Data = "", b
-	a.show(w, http.StatusOK, "resend", v)
+	p.show(w, http.StatusOK, "resend", v)
 }
 
-func (a *api) startFromPage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "events", "Resend")
+func (p *pages) startFromPage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "events", "Resend")
 	q, err := url.ParseQuery(r.FormValue("query"))
 	if err != nil {
-		a.refuse(w, r, huma.Error422UnprocessableEntity("the filter cannot be read"))
+		p.refuse(w, r, huma.Error422UnprocessableEntity("the filter cannot be read"))
 		return
 	}
 	in, err := v.bulk(q, false)
 	if err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
-	out, err := a.bulkResend(r.Context(), in)
+	out, err := p.api.bulkResend(r.Context(), in)
 	if err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
 	http.Redirect(w, r, fmt.Sprintf("/jobs/%d", out.Body.Job.ID), http.StatusSeeOther)
@@ -216,12 +213,12 @@ type jobView struct {
 	Chosen         []choice
 }
 
-func (a *api) jobPage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "events", "Job")
+func (p *pages) jobPage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "events", "Job")
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64) // 0 is no job
-	out, err := a.getJob(r.Context(), &jobInput{ID: id})
+	out, err := p.api.getJob(r.Context(), &jobInput{ID: id})
 	if err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
 	j := jobView{Job: out.Body, Started: v.when(out.Body.CreatedAt.Time), Ended: v.when(out.Body.EndedAt.Time)}
@@ -236,13 +233,13 @@ func (a *api) jobPage(w http.ResponseWriter, r *http.Request) {
 		v.Live = ""
 	}
 	v.Data = j
-	a.show(w, http.StatusOK, "job", v)
+	p.show(w, http.StatusOK, "job", v)
 }
 
-func (a *api) stopFromPage(w http.ResponseWriter, r *http.Request) {
+func (p *pages) stopFromPage(w http.ResponseWriter, r *http.Request) {
 	id, _ := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	if _, err := a.stopJob(r.Context(), &jobInput{ID: id}); err != nil {
-		a.refuse(w, r, err)
+	if _, err := p.api.stopJob(r.Context(), &jobInput{ID: id}); err != nil {
+		p.refuse(w, r, err)
 		return
 	}
 	back(w, r, "/jobs/"+r.PathValue("id"), "stopped")
@@ -267,7 +264,7 @@ type askView struct {
 	Ignored               bool
 }
 
-func (a *api) ask(q url.Values) askView {
+func (p *pages) ask(q url.Values) askView {
 	ask := askView{
 		Type: strings.TrimSpace(q.Get("type")), Source: q.Get("source"), Account: strings.TrimSpace(q.Get("account")),
 		Livemode: q.Get("livemode") != "false",
@@ -276,7 +273,7 @@ func (a *api) ask(q url.Values) askView {
 		return ask
 	}
 	ask.Asked = true
-	m := a.Match(&proxy.Event{Type: ask.Type, Source: ask.Source, Account: ask.Account, Livemode: ask.Livemode})
+	m := p.Match(&proxy.Event{Type: ask.Type, Source: ask.Source, Account: ask.Account, Livemode: ask.Livemode})
 	for _, t := range m.To {
 		ask.To = append(ask.To, t.Backend)
 		ask.Queued = ask.Queued || t.Queued
@@ -304,22 +301,22 @@ func (a *api) ask(q url.Values) askView {
 	return ask
 }
 
-func (a *api) configPage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "config", "Configuration")
-	active := a.Config()
+func (p *pages) configPage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "config", "Configuration")
+	active := p.Config()
 	c := configView{
-		Configuration: active, Loaded: v.when(active.LoadedAt.Time), Failed: v.when(active.ErrorAt.Time), Ask: a.ask(r.URL.Query()),
+		Configuration: active, Loaded: v.when(active.LoadedAt.Time), Failed: v.when(active.ErrorAt.Time), Ask: p.ask(r.URL.Query()),
 	}
-	for _, s := range a.Sources() {
+	for _, s := range p.Sources() {
 		c.Sources = append(c.Sources, s.Name)
 	}
 	v.Data = c
-	a.show(w, http.StatusOK, "config", v)
+	p.show(w, http.StatusOK, "config", v)
 }
 
-func (a *api) reloadFromPage(w http.ResponseWriter, r *http.Request) {
-	if _, err := a.reload(r.Context(), nil); err != nil {
-		a.refuse(w, r, err)
+func (p *pages) reloadFromPage(w http.ResponseWriter, r *http.Request) {
+	if _, err := p.api.reload(r.Context(), nil); err != nil {
+		p.refuse(w, r, err)
 		return
 	}
 	back(w, r, "/config", "reloaded")
@@ -329,45 +326,45 @@ func (a *api) reloadFromPage(w http.ResponseWriter, r *http.Request) {
 type quarantineView struct {
 	QuarantineList
 	Off  bool
-	Rows []itemView
+	Rows []rejectedView
 	More string // URL of what follows
 }
 
-type itemView struct {
-	Quarantined
+type rejectedView struct {
+	quarantine.Rejected
 	Received, Expires moment
 }
 
-func (a *api) quarantinePage(w http.ResponseWriter, r *http.Request) {
-	v := a.view(r, "quarantine", "Quarantine")
+func (p *pages) quarantinePage(w http.ResponseWriter, r *http.Request) {
+	v := p.view(r, "quarantine", "Quarantine")
 	var q quarantineView
-	out, err := a.listQuarantine(r.Context(), &quarantineInput{Cursor: r.URL.Query().Get("cursor"), Limit: pageSize})
+	out, err := p.api.listQuarantine(r.Context(), &quarantineInput{Cursor: r.URL.Query().Get("cursor"), Limit: pageSize})
 	switch {
 	case errors.Is(err, errQuarantineOff):
 		q.Off = true
 	case err != nil:
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	default:
 		q.QuarantineList = out.Body
 	}
-	for _, item := range q.Items {
-		q.Rows = append(q.Rows, itemView{item, v.when(item.ReceivedAt.Time), v.when(item.ExpiresAt.Time)})
+	for _, r := range q.Items {
+		q.Rows = append(q.Rows, rejectedView{r, v.when(r.Received.Time), v.when(r.Expires.Time)})
 	}
 	if q.Next != "" {
 		q.More = "/quarantine?" + url.Values{"cursor": {q.Next}}.Encode()
 	}
 	v.Data = q
-	a.show(w, http.StatusOK, "quarantine", v)
+	p.show(w, http.StatusOK, "quarantine", v)
 }
 
-func (a *api) quarantineFromPage(w http.ResponseWriter, r *http.Request) {
+func (p *pages) quarantineFromPage(w http.ResponseWriter, r *http.Request) {
 	var err error
 	notice := ""
 	switch r.PathValue("act") {
 	case "recheck":
 		var out *recheckOutput
-		if out, err = a.recheckQuarantine(r.Context(), nil); err == nil {
+		if out, err = p.api.recheckQuarantine(r.Context(), nil); err == nil {
 			notice = "left"
 			if out.Body.Released > 0 {
 				notice = "released"
@@ -375,13 +372,13 @@ func (a *api) quarantineFromPage(w http.ResponseWriter, r *http.Request) {
 		}
 	case "drop":
 		id, _ := strconv.ParseInt(r.FormValue("id"), 10, 64) // 0 is no item
-		_, err = a.dropQuarantine(r.Context(), &dropInput{DropQuarantineRequest{IDs: []int64{id}}})
+		_, err = p.api.dropQuarantine(r.Context(), &dropInput{DropQuarantineRequest{IDs: []int64{id}}})
 		notice = "dropped"
 	default:
 		err = huma.Error404NotFound("no such path")
 	}
 	if err != nil {
-		a.refuse(w, r, err)
+		p.refuse(w, r, err)
 		return
 	}
 	back(w, r, "/quarantine", notice)

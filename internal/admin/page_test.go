@@ -7,13 +7,14 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -83,20 +84,36 @@ func TestOverviewSaysWhatNeedsAttention(t *testing.T) {
 	}
 }
 
-func TestBackendAttention(t *testing.T) {
+func TestCards(t *testing.T) {
 	t.Parallel()
-	failing := func(name string, pending int64) backendView {
-		return backendView{Backend: Backend{Name: name, Configured: true, Breaker: "closed", Errors: 2, Pending: pending}}
+	failing := func(name string, pending int64) conditions.Backend {
+		return conditions.Backend{
+			BackendStatus: proxy.BackendStatus{Name: name, Breaker: "closed", Errors: 2}, Configured: true, Pending: pending,
+		}
 	}
-	idle := backendAttention([]backendView{failing("idle", 0)})
+	shown := func(s conditions.Snapshot) []card { return cards(conditions.Of(s)) }
+	idle := shown(conditions.Snapshot{Backends: []conditions.Backend{failing("idle", 0)}})
 	if len(idle) != 1 || idle[0].Class != "pending" || idle[0].Link != "" {
 		t.Errorf("nothing waits for it: %+v", idle)
 	}
-	var many []backendView
+	paused := failing("idle", 3)
+	paused.Paused = true
+	got := shown(conditions.Snapshot{NeedsRestart: []string{"listen"}, Backends: []conditions.Backend{paused, failing("down", 1)}})
+	var classes []string
+	for _, c := range got {
+		classes = append(classes, c.Class)
+		if c.Label == "" {
+			t.Errorf("%s: its link has no label", c.ID)
+		}
+	}
+	if want := []string{"failed", "pending", "paused"}; !slices.Equal(classes, want) {
+		t.Errorf("drawn %v, want %v: %+v", classes, want, got)
+	}
+	var many []conditions.Backend
 	for i := range 8 {
 		many = append(many, failing(fmt.Sprintf("b%d", i), int64(i)))
 	}
-	got := backendAttention(many)
+	got = shown(conditions.Snapshot{Backends: many})
 	if len(got) != failingShown+1 || !strings.HasPrefix(got[0].Text, "b7 ") || got[failingShown].Text != "3 more." {
 		t.Errorf("worst first, the rest counted: %+v", got)
 	}
@@ -149,9 +166,9 @@ func TestFilterOfAPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := v.pageFilter(q)
-	want := journal.Filter{
-		State: proxy.Failed, Type: "invoice.*", Query: "in_1", Customer: "cus_1", Limit: pageSize,
+	got, err := v.filter(q)
+	want := Filter{
+		State: "failed", Type: "invoice.*", Q: "in_1", Customer: "cus_1",
 		Since: time.Date(2026, 11, 21, 12, 3, 0, 0, time.UTC), Until: time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC),
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
@@ -270,8 +287,6 @@ func TestVisible(t *testing.T) {
 func TestTexts(t *testing.T) {
 	t.Parallel()
 	for got, want := range map[string]string{
-		count(1234567): "1,234,567", count(-1234): "-1,234", count(999): "999",
-		plural(1, "event"): "1 event", plural(1204, "event"): "1,204 events",
 		size(999): "999 B", size(1 << 20): "1.0 MiB", size(3218): "3.1 KiB",
 		short(59 * time.Second): "59 s", short(47 * time.Minute): "47 min", short(47 * time.Hour): "47 h", short(49 * time.Hour): "2 d",
 		clip(3, "日本語日本"): "日本語…", clip(3, "a\nb"): "a b", clip(0, "a"): "…",

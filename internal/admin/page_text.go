@@ -2,11 +2,12 @@ package admin
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 // run is a piece of text: as it is, or a name for what cannot be seen.
@@ -72,27 +73,6 @@ func clip(n int, s string) string {
 	return s
 }
 
-// count prints 1234567 as 1,234,567.
-func count[N int | int64](n N) string {
-	s := strconv.FormatInt(int64(n), 10)
-	sign := ""
-	if s[0] == '-' {
-		sign, s = "-", s[1:]
-	}
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return sign + s
-}
-
-// plural returns "1 event" or "1,234 events".
-func plural[N int | int64](n N, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return count(n) + " " + one + "s"
-}
-
 // size prints a number of bytes.
 func size(n int64) string {
 	switch {
@@ -140,14 +120,8 @@ func (v *view) when(t time.Time) moment {
 	if t.IsZero() || t.Unix() == 0 {
 		return moment{}
 	}
-	local, now := t.In(v.zone), v.now.In(v.zone)
-	m := moment{ISO: t.UTC().Format(time.RFC3339Nano), Full: local.Format("2006-01-02 15:04:05.000"), Clock: local.Format("15:04")}
-	switch {
-	case local.YearDay() == now.YearDay() && local.Year() == now.Year():
-	case now.Sub(local).Abs() < 300*24*time.Hour:
-		m.Clock = local.Format("2 Jan 15:04")
-	default:
-		m.Clock = local.Format("2 Jan 2006")
+	m := moment{
+		ISO: t.UTC().Format(time.RFC3339Nano), Full: t.In(v.zone).Format("2006-01-02 15:04:05.000"), Clock: conditions.Clock(t, v.now, v.zone),
 	}
 	d := v.now.Sub(t)
 	m.Soon = d < 0

@@ -3,78 +3,32 @@ package admin
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 )
 
-// Quarantine holds what came from Stripe's addresses and did not verify.
+// Quarantine is what the API needs of a quarantine.Quarantine.
 type Quarantine interface {
-	// List returns at most limit items with a smaller number than before, newest first; 0: from the newest.
-	List(ctx context.Context, before int64, limit int) ([]QuarantineItem, error)
-	// Recheck releases what verifies by now. With an error, the report says how far it came.
-	Recheck(ctx context.Context) (QuarantineReport, error)
-	// Drop removes items for good, and returns how many there were.
+	List(ctx context.Context, before int64, limit int) ([]quarantine.Rejected, error)
+	Recheck(ctx context.Context) (quarantine.Report, error)
 	Drop(ctx context.Context, ids ...int64) (int, error)
-	Stats(ctx context.Context) (QuarantineStats, error)
-}
-
-// QuarantineItem is one request that is kept.
-type QuarantineItem struct {
-	ID        int64
-	Source    string
-	Received  time.Time
-	Expires   time.Time // then it is dropped
-	Client    netip.Addr
-	Reason    string // of the failed verification
-	Diagnosis string // by today's secrets
-	Size      int    // of the body in bytes
-	EventID   string // as the body claims, which nobody has verified
-	EventType string // likewise
-}
-
-// QuarantineReport is what a recheck did.
-type QuarantineReport struct {
-	Checked  int `json:"checked"`
-	Released int `json:"released" doc:"Taken as events: delivered, or on their way"`
-	Left     int `json:"left"`
-}
-
-// QuarantineStats is how the quarantine stands.
-type QuarantineStats struct {
-	On       bool // something new would be kept
-	Items    int64
-	Bytes    int64
-	MaxBytes int64
-	Oldest   time.Time // zero when there is none
-	Expires  time.Time // when the oldest is dropped, likewise
-}
-
-// Quarantined is a kept request in JSON.
-type Quarantined struct {
-	ID         int64  `json:"id"`
-	Source     string `json:"source"`
-	ReceivedAt Time   `json:"received_at"`
-	ExpiresAt  Time   `json:"expires_at" doc:"Then it is dropped"`
-	Client     string `json:"client" doc:"The address that it came from"`
-	Reason     string `json:"reason" doc:"Of the failed verification"`
-	Diagnosis  string `json:"diagnosis" doc:"What is most likely wrong, by today's secrets"`
-	Size       int    `json:"size" doc:"Of the body, in bytes"`
-	EventID    string `json:"event_id" doc:"As the body claims, which nobody has verified"`
-	EventType  string `json:"event_type" doc:"As the body claims, which nobody has verified"`
+	Stats() quarantine.Stats
 }
 
 // QuarantineList is a part of what is kept, newest first.
 type QuarantineList struct {
-	On       bool          `json:"on" doc:"Something new would be kept"`
-	Count    int64         `json:"count" doc:"Of all that is kept"`
-	Bytes    int64         `json:"bytes" doc:"Of all that is kept"`
-	MaxBytes int64         `json:"max_bytes"`
-	OldestAt Time          `json:"oldest_at"`
-	Items    []Quarantined `json:"items" nullable:"false"`
-	Next     string        `json:"next" doc:"Cursor of what follows; empty at the end"`
+	On       bool                  `json:"on" doc:"Something new would be kept"`
+	Count    int64                 `json:"count" doc:"Of all that is kept"`
+	Bytes    int64                 `json:"bytes" doc:"Of all that is kept"`
+	MaxBytes int64                 `json:"max_bytes"`
+	OldestAt Time                  `json:"oldest_at"`
+	Items    []quarantine.Rejected `json:"items" nullable:"false"`
+	Next     string                `json:"next" doc:"Cursor of what follows; empty at the end"`
 }
 
 var errQuarantineOff = huma.Error404NotFound("there is no quarantine: set stripe_ips in routes.yaml, and what comes from Stripe's " +
@@ -95,29 +49,19 @@ func (a *api) listQuarantine(ctx context.Context, in *quarantineInput) (*quarant
 	if a.Quarantine == nil {
 		return nil, errQuarantineOff
 	}
-	stats, err := a.Quarantine.Stats(ctx)
-	if err != nil {
-		return nil, a.fail("read the quarantine", err)
-	}
+	stats := a.Quarantine.Stats()
 	if !stats.On && stats.Items == 0 {
 		return nil, errQuarantineOff
 	}
-	items, err := a.Quarantine.List(ctx, before, in.Limit)
+	list, err := a.Quarantine.List(ctx, before, in.Limit)
 	if err != nil {
 		return nil, a.fail("list the quarantine", err)
 	}
 	out := QuarantineList{
-		On: stats.On, Count: stats.Items, Bytes: stats.Bytes, MaxBytes: stats.MaxBytes, OldestAt: Time{stats.Oldest},
-		Items: make([]Quarantined, len(items)),
+		On: stats.On, Count: stats.Items, Bytes: stats.Bytes, MaxBytes: stats.MaxBytes, OldestAt: jsontime.At(stats.Oldest), Items: list,
 	}
-	for i, q := range items {
-		out.Items[i] = Quarantined{
-			ID: q.ID, Source: q.Source, ReceivedAt: Time{q.Received}, ExpiresAt: Time{q.Expires}, Client: q.Client.String(),
-			Reason: q.Reason, Diagnosis: q.Diagnosis, Size: q.Size, EventID: q.EventID, EventType: q.EventType,
-		}
-	}
-	if len(items) == in.Limit {
-		out.Next = cursor(items[len(items)-1].ID).String()
+	if len(list) == in.Limit {
+		out.Next = cursor(list[len(list)-1].ID).String()
 	}
 	return &quarantineOutput{out}, nil
 }
@@ -125,7 +69,7 @@ func (a *api) listQuarantine(ctx context.Context, in *quarantineInput) (*quarant
 // recheckWithin leaves the server time to answer: released events are delivered one after the other.
 const recheckWithin = 50 * time.Second
 
-type recheckOutput struct{ Body QuarantineReport }
+type recheckOutput struct{ Body quarantine.Report }
 
 func (a *api) recheckQuarantine(ctx context.Context, _ *struct{}) (*recheckOutput, error) {
 	if a.Quarantine == nil {

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,8 +10,10 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -41,9 +42,9 @@ const countWithin = 20 * time.Second
 func (a *api) bulkResend(ctx context.Context, in *bulkInput) (*bulkOutput, error) {
 	doc := jobDoc{Job: Job{
 		Kind: kindResend, Filter: in.Body.Filter, Backends: in.Body.Backends, Actor: actorOf(ctx),
-		CreatedAt: Time{time.Now().Truncate(time.Millisecond)},
+		CreatedAt: jsontime.At(time.Now().Truncate(time.Millisecond)),
 	}}
-	if err := a.checkBackends(in.Body.Backends); err != nil {
+	if err := checkBackends(a.Gateway.Backends(), in.Body.Backends); err != nil {
 		return nil, err
 	}
 	var err error
@@ -51,19 +52,19 @@ func (a *api) bulkResend(ctx context.Context, in *bulkInput) (*bulkOutput, error
 	case (in.Body.Filter == nil) == (len(in.Body.IDs) == 0):
 		return nil, huma.Error422UnprocessableEntity("give either filter or ids")
 	case in.Body.Filter == nil:
-		doc.Seqs, err = a.numbers(ctx, in.Body.IDs)
+		doc.Seqs, err = a.resender.numbers(ctx, in.Body.IDs)
 		doc.Total = int64(len(doc.Seqs))
 	case *in.Body.Filter == Filter{}:
 		return nil, huma.Error422UnprocessableEntity("an empty filter would resend every event: give it a state, a type, or since")
 	default:
-		doc.Total, err = a.countMeant(ctx, doc)
+		doc.Total, err = a.resender.count(ctx, doc)
 	}
 	if err != nil {
 		return nil, err
 	}
 	out := BulkResult{Count: doc.Total}
 	if in.Body.DryRun {
-		out.NoBackend, err = a.countStranded(ctx, doc)
+		out.NoBackend, err = a.resender.countStranded(ctx, doc)
 		return &bulkOutput{out}, err
 	}
 	job, err := a.startJob(ctx, doc)
@@ -71,15 +72,22 @@ func (a *api) bulkResend(ctx context.Context, in *bulkInput) (*bulkOutput, error
 	return &bulkOutput{out}, err
 }
 
-func (a *api) countMeant(ctx context.Context, doc jobDoc) (int64, error) {
+// resender does the work of bulk resends.
+type resender struct {
+	*core
+	progressed func(*task)   // has a task's progress saved
+	pace       *rate.Limiter // in events a second, of all of them together
+}
+
+func (r *resender) count(ctx context.Context, doc jobDoc) (int64, error) {
 	own, cancel := context.WithTimeout(ctx, countWithin)
 	defer cancel()
-	n, err := a.Journal.Count(own, doc.meant())
+	n, err := r.Journal.Count(own, doc.meant())
 	if err != nil && own.Err() != nil && ctx.Err() == nil {
 		return 0, huma.Error503ServiceUnavailable(fmt.Sprintf("counting takes longer than %s: narrow the filter, with since for example", countWithin))
 	}
 	if err != nil {
-		return 0, a.fail("count events", err)
+		return 0, r.fail("count events", err)
 	}
 	return n, nil
 }
@@ -88,19 +96,19 @@ func (a *api) countMeant(ctx context.Context, doc jobDoc) (int64, error) {
 const strandedWithin = 10_000
 
 // countStranded counts the events that a resend would skip, because no backend takes them.
-func (a *api) countStranded(ctx context.Context, doc jobDoc) (n int64, err error) {
+func (r *resender) countStranded(ctx context.Context, doc jobDoc) (n int64, err error) {
 	if len(doc.Backends) > 0 {
 		return 0, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, countWithin)
 	defer cancel()
 	for looked := 0; looked < strandedWithin; {
-		page, next, err := a.nextPage(ctx, doc)
+		page, next, err := r.nextPage(ctx, doc)
 		if err != nil {
-			return 0, a.fail("look for events without a backend", err)
+			return 0, r.fail("look for events without a backend", err)
 		}
 		for _, k := range page {
-			if a.stranded(doc.wanted(k), k) {
+			if r.stranded(doc.wanted(k), k) {
 				n++
 			}
 		}
@@ -114,11 +122,11 @@ func (a *api) countStranded(ctx context.Context, doc jobDoc) (n int64, err error
 }
 
 // stranded reports whether a resend of k to backends would find none, or not all of them, as Gateway.Resend decides it.
-func (a *api) stranded(backends []string, k journal.Stored) bool {
+func (r *resender) stranded(backends []string, k journal.Stored) bool {
 	if len(backends) == 0 {
-		return len(k.Deliveries) == 0 && len(a.Match(&k.Event).To) == 0
+		return len(k.Deliveries) == 0 && len(r.Match(&k.Event).To) == 0
 	}
-	return a.checkBackends(backends) != nil
+	return checkBackends(r.Gateway.Backends(), backends) != nil
 }
 
 // meant chooses the events of a resend by filter: none that came after it was asked for, so that it ends.
@@ -131,10 +139,10 @@ func (d *jobDoc) meant() journal.Filter {
 }
 
 // numbers finds the events that ids name.
-func (a *api) numbers(ctx context.Context, ids []string) ([]int64, error) {
+func (r *resender) numbers(ctx context.Context, ids []string) ([]int64, error) {
 	var seqs []int64
 	for _, id := range ids {
-		k, _, err := a.one(ctx, id)
+		k, _, err := r.one(ctx, id)
 		var problem *huma.ErrorModel
 		if errors.As(err, &problem) {
 			problem.Detail = id + ": " + problem.Detail
@@ -149,68 +157,48 @@ func (a *api) numbers(ctx context.Context, ids []string) ([]int64, error) {
 	return seqs, nil
 }
 
-func (a *api) backendNames() string {
-	var names []string
-	for _, b := range a.Gateway.Backends() {
-		names = append(names, b.Name)
+func backendNames(list []proxy.BackendStatus) string {
+	names := make([]string, len(list))
+	for i, b := range list {
+		names[i] = b.Name
 	}
 	return strings.Join(names, ", ")
 }
 
-func (a *api) checkBackends(names []string) error {
-	known := a.Gateway.Backends()
+func checkBackends(known []proxy.BackendStatus, names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(known, func(b proxy.BackendStatus) bool {
 			return b.Name == name || slices.Contains(b.Config.Was, name)
 		}) {
-			return huma.Error422UnprocessableEntity(fmt.Sprintf("no such backend: %q; there are %s", name, a.backendNames()))
+			return huma.Error422UnprocessableEntity(fmt.Sprintf("no such backend: %q; there are %s", name, backendNames(known)))
 		}
 	}
 	return nil
 }
 
-func (a *api) startJob(ctx context.Context, doc jobDoc) (Job, error) {
-	job, err := a.jobs.start(ctx, doc)
-	if errors.Is(err, errManyJobs) {
-		return Job{}, huma.Error409Conflict(err.Error())
-	}
-	if err != nil {
-		return Job{}, a.fail("start the job", err)
-	}
-	detail := fmt.Sprintf("job %d: %d events", job.ID, job.Total)
-	if job.Filter != nil {
-		text, _ := json.Marshal(job.Filter)
-		detail += " " + string(text)
-	}
-	if job.Path != "" {
-		detail = fmt.Sprintf("job %d: %s", job.ID, job.Path)
-	}
-	a.audit(ctx, job.Kind, detail)
-	return job, nil
-}
-
 const (
 	resendStep   = 100
-	resendAtOnce = 8 // they share the journal's commits
+	resendAtOnce = 8   // they share the journal's commits
+	resendRate   = 500 // events a second that all bulk resends together ask the journal for; max_in_flight and rate bound their delivery
 )
 
-// resendAll is a resend's work. It goes on where doc.Cursor says, and what it has done before a crash it does not do
+// run does a resend's work. It goes on where doc.Cursor says, and what it has done before a crash it does not do
 // again: an event whose turn began after the job did is left alone.
-func (a *api) resendAll(ctx context.Context, t *task) error {
+func (r *resender) run(ctx context.Context, t *task) error {
 	for wait := time.Second; ; {
-		more, err := a.resendSome(ctx, t)
+		more, err := r.resendPage(ctx, t)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err == nil {
 			wait = time.Second
-			a.jobs.keep(t)
+			r.progressed(t)
 			if !more {
 				return nil
 			}
 			continue
 		}
-		_ = a.fail("resend events", err)
+		_ = r.fail("resend events", err)
 		t.update(func(d *jobDoc) { d.Error = "the journal does not answer; trying again" })
 		select {
 		case <-ctx.Done():
@@ -221,10 +209,10 @@ func (a *api) resendAll(ctx context.Context, t *task) error {
 	}
 }
 
-// resendSome resends one page of events, and reports whether there are more.
-func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
+// resendPage resends one page of events, and reports whether there are more.
+func (r *resender) resendPage(ctx context.Context, t *task) (more bool, err error) {
 	doc := t.snapshot()
-	page, next, err := a.nextPage(ctx, doc)
+	page, next, err := r.nextPage(ctx, doc)
 	if err != nil {
 		return false, err
 	}
@@ -234,10 +222,10 @@ func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
 	work.SetLimit(resendAtOnce)
 	for _, k := range page {
 		work.Go(func() error {
-			if err := a.pace.Wait(own); err != nil {
+			if err := r.pace.Wait(own); err != nil {
 				return err
 			}
-			why, err := a.resendOnce(own, doc, k)
+			why, err := r.resendEvent(own, doc, k)
 			if why != nil {
 				t.update(func(*jobDoc) {
 					skipped = append(skipped, why.Error())
@@ -274,16 +262,16 @@ func (a *api) resendSome(ctx context.Context, t *task) (more bool, err error) {
 }
 
 // nextPage reads the events that come next.
-func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []journal.Stored, next int64, err error) {
+func (r *resender) nextPage(ctx context.Context, doc jobDoc) (page []journal.Stored, next int64, err error) {
 	if doc.Seqs == nil {
 		f := doc.meant()
 		f.Before, f.Limit = doc.Cursor, resendStep
-		p, err := a.Journal.Events(ctx, f)
+		p, err := r.Journal.Events(ctx, f)
 		return p.Events, p.Next, err
 	}
 	end := min(doc.Cursor+resendStep, int64(len(doc.Seqs)))
 	for _, seq := range doc.Seqs[doc.Cursor:end] {
-		k, _, err := a.Journal.Event(ctx, seq)
+		k, _, err := r.Journal.Event(ctx, seq)
 		if err != nil && !errors.Is(err, proxy.ErrNotFound) { // retention has ended
 			return nil, 0, err
 		}
@@ -294,13 +282,13 @@ func (a *api) nextPage(ctx context.Context, doc jobDoc) (page []journal.Stored, 
 	return page, end, nil
 }
 
-// resendOnce resends an event, or says why it was skipped.
-func (a *api) resendOnce(ctx context.Context, doc jobDoc, k journal.Stored) (skipped, err error) {
+// resendEvent resends an event, or says why it was skipped.
+func (r *resender) resendEvent(ctx context.Context, doc jobDoc, k journal.Stored) (skipped, err error) {
 	backends := doc.wanted(k)
 	if len(backends) == 0 && len(k.Deliveries)+len(doc.Backends) > 0 { // they are all on their way
 		return nil, nil
 	}
-	_, err = a.Gateway.Resend(ctx, k.Known, backends...)
+	_, err = r.Gateway.Resend(ctx, k.Known, backends...)
 	if errors.Is(err, proxy.ErrNoBackend) || errors.Is(err, proxy.ErrNotFound) {
 		return err, nil
 	}
@@ -329,50 +317,4 @@ func (d *jobDoc) wanted(k journal.Stored) []string {
 			return x.Backend == name && x.Turn > 1 && !x.TurnStarted.Before(d.CreatedAt.Time)
 		})
 	})
-}
-
-// JobList is the answer to a question for the jobs.
-type JobList struct {
-	Jobs []Job `json:"jobs" nullable:"false" doc:"Newest first; the last 100"`
-}
-
-type jobsOutput struct{ Body JobList }
-
-func (a *api) listJobs(ctx context.Context, _ *struct{}) (*jobsOutput, error) {
-	list, err := a.jobs.list(ctx)
-	if err != nil {
-		return nil, a.fail("list jobs", err)
-	}
-	return &jobsOutput{JobList{list}}, nil
-}
-
-type jobInput struct {
-	ID int64 `path:"id" minimum:"1"`
-}
-
-type jobOutput struct{ Body Job }
-
-func (a *api) getJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
-	job, err := a.jobs.find(ctx, in.ID)
-	if errors.Is(err, errNoJob) {
-		return nil, huma.Error404NotFound(err.Error())
-	}
-	if err != nil {
-		return nil, a.fail("read job", err)
-	}
-	return &jobOutput{job}, nil
-}
-
-func (a *api) stopJob(ctx context.Context, in *jobInput) (*jobOutput, error) {
-	job, err := a.jobs.halt(ctx, in.ID)
-	switch {
-	case errors.Is(err, errNoJob):
-		return nil, huma.Error404NotFound(err.Error())
-	case errors.Is(err, errEnded):
-		return nil, huma.Error409Conflict("the job has ended: it is " + job.State)
-	case err != nil:
-		return nil, a.fail("stop job", err)
-	}
-	a.audit(ctx, "stop job", fmt.Sprintf("job %d (%s)", job.ID, job.Kind))
-	return &jobOutput{job}, nil
 }

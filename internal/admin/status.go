@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -12,7 +11,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -47,83 +47,32 @@ type Backend struct {
 	GiveUpAfterMS   int64            `json:"give_up_after_ms"`
 }
 
-// backends returns how the backends do, by name, with those that only the journal still knows.
-func (a *api) backends(ctx context.Context) ([]Backend, error) {
-	totals, err := a.Journal.Totals(ctx)
-	if err != nil {
-		return nil, a.fail("count deliveries", err)
-	}
-	list := []Backend{}
-	at := map[string]int{}
-	var paused map[string]string
-	for _, s := range a.Gateway.Backends() {
-		at[s.Name] = len(list)
-		list = append(list, wireBackend(s))
-		if s.Paused && paused == nil {
-			if paused, err = a.Journal.Notes(ctx, PausedNote); err != nil {
-				return nil, a.fail("read pauses", err)
-			}
-		}
-	}
-	for _, t := range totals {
-		if t.Backend == "" { // of no backend: see unreadable
-			continue
-		}
-		i, ok := at[t.Backend]
-		if !ok {
-			i = len(list)
-			at[t.Backend] = i
-			list = append(list, Backend{Name: t.Backend, Statuses: map[string]int64{}})
-		}
-		list[i].add(t)
-	}
-	for i := range list {
-		if b := &list[i]; b.Paused {
-			b.PausedAt.Time, _ = time.Parse(time.RFC3339, paused[PausedNote+b.Name])
-		}
-	}
-	slices.SortFunc(list, func(x, y Backend) int { return cmp.Compare(x.Name, y.Name) })
-	return list, nil
-}
-
-// unreadable is how many events are Failed without a backend.
-func unreadable(totals []journal.Total) (n int64) {
-	for _, t := range totals {
-		if t.Backend == "" && t.State == proxy.Failed {
-			n += t.Count
-		}
-	}
-	return n
-}
-
-func (b *Backend) add(t journal.Total) {
-	switch t.State {
-	case proxy.Pending:
-		b.Pending, b.OldestPendingAt = t.Count, Time{t.Oldest}
-	case proxy.Delivered:
-		b.Delivered = t.Count
-	case proxy.Failed:
-		b.Failed = t.Count
-	}
-}
-
-func wireBackend(s proxy.BackendStatus) Backend {
+func wireBackend(s conditions.Backend) Backend {
 	b := Backend{
-		Name: s.Name, URL: plainURL(s.Config.URL), Configured: true, Breaker: s.Breaker, Paused: s.Paused,
+		Name: s.Name, URL: plainURL(s.Config.URL), Configured: s.Configured, Breaker: s.Breaker, Paused: s.Paused, PausedAt: jsontime.At(s.PausedSince),
 		InFlight: s.InFlight, Slots: s.Slots, MaxInFlight: s.MaxInFlight,
-		LastSuccessAt: Time{s.LastSuccess}, LastErrorAt: Time{s.LastErrorAt}, LastError: s.LastError,
-		LastStatus: s.LastFailure.Status, LastOutcome: s.LastFailure.Outcome, Errors: s.Errors, ErrorsSince: Time{s.ErrorsSince},
+		Pending: s.Pending, Delivered: s.Delivered, Failed: s.Failed, OldestPendingAt: jsontime.At(s.OldestPending),
+		LastSuccessAt: jsontime.At(s.LastSuccess), LastErrorAt: jsontime.At(s.LastErrorAt), LastError: s.LastError,
+		LastStatus: s.LastFailure.Status, LastOutcome: s.LastFailure.Outcome, Errors: s.Errors, ErrorsSince: jsontime.At(s.ErrorsSince),
 		Statuses: make(map[string]int64, len(s.Statuses)), TimeoutMS: s.Config.Timeout.Milliseconds(), Rate: s.Config.Rate,
 		BreakerFailures: s.Config.Breaker.Failures, BreakerOpenMS: s.Config.Breaker.OpenFor.Milliseconds(),
 		GiveUpAfterMS: s.Config.Retry.GiveUpAfter.Milliseconds(),
 	}
 	if f := s.LastFailure; s.Errors > 0 {
-		b.Hint = Hint(f.Outcome, f.Status, f.Error, f.Excerpt)
+		b.Hint = conditions.Hint(f.Outcome, f.Status, f.Error, f.Excerpt)
 	}
 	for status, n := range s.Statuses {
 		b.Statuses[strconv.Itoa(status)] = n
 	}
 	return b
+}
+
+func wireBackends(list []conditions.Backend) []Backend {
+	out := make([]Backend, len(list))
+	for i, b := range list {
+		out[i] = wireBackend(b)
+	}
+	return out
 }
 
 // plainURL is a URL without what may be secret in it.
@@ -145,15 +94,11 @@ type BackendList struct {
 type backendsOutput struct{ Body BackendList }
 
 func (a *api) listBackends(ctx context.Context, _ *struct{}) (*backendsOutput, error) {
-	list, err := a.backends(ctx)
-	if err != nil {
-		return nil, err
-	}
-	totals, err := a.Journal.Totals(ctx)
+	list, unreadable, err := a.backends(ctx)
 	if err != nil {
 		return nil, a.fail("count deliveries", err)
 	}
-	return &backendsOutput{BackendList{list, unreadable(totals)}}, nil
+	return &backendsOutput{BackendList{wireBackends(list), unreadable}}, nil
 }
 
 // PausedNote begins the key of the note that a backend is paused; the backend's name follows, and its value is when.
@@ -177,7 +122,7 @@ func (a *api) resume(ctx context.Context, in *backendInput) (*backendOutput, err
 // than none.
 func (a *api) setPaused(ctx context.Context, name string, act func(string) error, action, note string) (*backendOutput, error) {
 	if err := act(name); errors.Is(err, proxy.ErrNoBackend) {
-		return nil, huma.Error404NotFound("no such backend; there are " + a.backendNames())
+		return nil, huma.Error404NotFound("no such backend; there are " + backendNames(a.Gateway.Backends()))
 	} else if err != nil {
 		return nil, a.fail(action, err)
 	}
@@ -186,15 +131,15 @@ func (a *api) setPaused(ctx context.Context, name string, act func(string) error
 		_ = a.fail(action, err)
 		return nil, huma.Error503ServiceUnavailable("done, but the journal could not note it: after a restart it will be as before")
 	}
-	list, err := a.backends(ctx)
+	list, _, err := a.backends(ctx)
 	if err != nil {
-		return nil, err
+		return nil, a.fail("count deliveries", err)
 	}
-	i := slices.IndexFunc(list, func(b Backend) bool { return b.Name == name })
+	i := slices.IndexFunc(list, func(b conditions.Backend) bool { return b.Name == name })
 	if i < 0 {
 		return nil, huma.Error404NotFound("no such backend any more")
 	}
-	return &backendOutput{list[i]}, nil
+	return &backendOutput{wireBackend(list[i])}, nil
 }
 
 // Source is what a source has seen since the start, and what is remembered from before.
@@ -223,19 +168,19 @@ type SourceList struct {
 
 type sourcesOutput struct{ Body SourceList }
 
-func (a *api) sources() []Source {
+func wireSources(statuses []proxy.SourceStatus) []Source {
 	list := []Source{}
-	for _, s := range a.Sources() {
+	for _, s := range statuses {
 		w := Source{
-			Name: s.Name, Path: s.Path, Secrets: []SigningSecret{}, LastVerifiedAt: Time{s.LastVerified},
-			LastAnsweredAt: Time{s.LastAnswered}, Failures: maps.Clone(s.Failures), LastFailureAt: Time{s.LastFailure},
-			LastFailureReason: s.LastFailureReason, NoMatchSince: Time{s.NoMatchSince},
+			Name: s.Name, Path: s.Path, Secrets: []SigningSecret{}, LastVerifiedAt: jsontime.At(s.LastVerified),
+			LastAnsweredAt: jsontime.At(s.LastAnswered), Failures: maps.Clone(s.Failures), LastFailureAt: jsontime.At(s.LastFailure),
+			LastFailureReason: s.LastFailureReason, NoMatchSince: jsontime.At(s.NoMatchSince),
 		}
 		if w.Failures == nil {
 			w.Failures = map[string]int64{}
 		}
 		for _, secret := range s.Secrets {
-			w.Secrets = append(w.Secrets, SigningSecret{secret.Hint, Time{secret.LastMatched}})
+			w.Secrets = append(w.Secrets, SigningSecret{secret.Hint, jsontime.At(secret.LastMatched)})
 		}
 		list = append(list, w)
 	}
@@ -243,7 +188,7 @@ func (a *api) sources() []Source {
 }
 
 func (a *api) listSources(context.Context, *struct{}) (*sourcesOutput, error) {
-	return &sourcesOutput{SourceList{a.sources()}}, nil
+	return &sourcesOutput{SourceList{wireSources(a.Sources())}}, nil
 }
 
 // Stats are figures of the whole gateway.
@@ -264,27 +209,27 @@ type Minute struct {
 	Results map[string]int64 `json:"results" doc:"By what became of them; what is 0 is left out"`
 }
 
-func (a *api) stats(ctx context.Context) (Stats, error) {
-	totals, err := a.Journal.Totals(ctx)
+func (c *core) stats(ctx context.Context) (Stats, error) {
+	list, unreadable, err := c.backends(ctx)
 	if err != nil {
-		return Stats{}, a.fail("count deliveries", err)
+		return Stats{}, c.fail("count deliveries", err)
 	}
-	s := Stats{Unreadable: unreadable(totals)}
-	a.Feed.fill(&s, time.Now())
-	for _, t := range totals {
-		switch t.State {
-		case proxy.Pending:
-			s.Pending += t.Count
-			if s.OldestPendingAt.IsZero() || !t.Oldest.IsZero() && t.Oldest.Before(s.OldestPendingAt.Time) {
-				s.OldestPendingAt = Time{t.Oldest}
-			}
-		case proxy.Delivered:
-			s.Delivered += t.Count
-		case proxy.Failed:
-			s.Failed += t.Count
+	return sum(c.Feed, list, unreadable), nil
+}
+
+// sum adds up what the backends' figures say, and what the feed has counted.
+func sum(f *Feed, list []conditions.Backend, unreadable int64) Stats {
+	s := Stats{Unreadable: unreadable, Failed: unreadable}
+	f.fill(&s, time.Now())
+	for _, b := range list {
+		s.Pending += b.Pending
+		s.Delivered += b.Delivered
+		s.Failed += b.Failed
+		if at := b.OldestPending; !at.IsZero() && (s.OldestPendingAt.IsZero() || at.Before(s.OldestPendingAt.Time)) {
+			s.OldestPendingAt.Time = at
 		}
 	}
-	return s, nil
+	return s
 }
 
 type statsOutput struct{ Body Stats }

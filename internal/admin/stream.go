@@ -74,7 +74,7 @@ func (a *api) stream(_ context.Context, in *streamInput) (*huma.StreamResponse, 
 		defer a.Feed.leave(l)
 		r, w := humago.Unwrap(c)
 		rc := http.NewResponseController(w)
-		s := &streaming{api: a, only: in.Only, rc: rc, w: bufio.NewWriter(patient{w, rc}), backends: map[string][]byte{}}
+		s := &streaming{core: a.core, only: in.Only, rc: rc, w: bufio.NewWriter(patient{w, rc}), sent: map[string][]byte{}}
 		h := w.Header()
 		h.Set("Content-Type", "text/event-stream")
 		h.Set("X-Accel-Buffering", "no")
@@ -84,11 +84,11 @@ func (a *api) stream(_ context.Context, in *streamInput) (*huma.StreamResponse, 
 
 // streaming is one client of the stream.
 type streaming struct {
-	*api
-	only     []string
-	w        *bufio.Writer
-	rc       *http.ResponseController
-	backends map[string][]byte // as they were last sent
+	*core
+	only []string
+	w    *bufio.Writer
+	rc   *http.ResponseController
+	sent map[string][]byte // each backend as it was last sent
 }
 
 func (s *streaming) run(ctx context.Context, l *listener) {
@@ -170,14 +170,14 @@ func (s *streaming) sendBackends(ctx context.Context) {
 	if !s.wants(MessageBackend) {
 		return
 	}
-	list, err := s.api.backends(ctx)
+	list, _, err := s.backends(ctx)
 	if err != nil {
 		return
 	}
-	for _, b := range list {
+	for _, b := range wireBackends(list) {
 		data, err := json.Marshal(b)
-		if err == nil && string(data) != string(s.backends[b.Name]) {
-			s.backends[b.Name] = data
+		if err == nil && string(data) != string(s.sent[b.Name]) {
+			s.sent[b.Name] = data
 			s.write(MessageBackend, data)
 		}
 	}

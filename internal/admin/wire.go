@@ -2,7 +2,6 @@ package admin
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"net/url"
 	"reflect"
@@ -10,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/danielgtaylor/huma/v2"
-
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/journal"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -48,7 +47,7 @@ type Delivery struct {
 	Hint          string `json:"hint" doc:"What to do about last_error"`
 }
 
-// Attempt is one HTTP try of a delivery.
+// Attempt is one HTTP request made for a delivery.
 type Attempt struct {
 	Backend    string `json:"backend"`
 	Turn       int    `json:"turn" doc:"1, and one more for each resend; 0 in the stream"`
@@ -114,10 +113,10 @@ func (f Filter) Values() url.Values {
 	return v
 }
 
-func (a *api) event(k journal.Stored, now time.Time) Event {
+func (c *core) event(k journal.Stored, now time.Time) Event {
 	e := Event{
 		Seq: k.Event.Seq, ID: k.Event.ID, Source: k.Event.Source, Type: k.Event.Type,
-		Created: Time{k.Event.Created}, ReceivedAt: Time{k.Event.Received},
+		Created: jsontime.At(k.Event.Created), ReceivedAt: jsontime.At(k.Event.Received),
 		Account: k.Event.Account, Livemode: k.Event.Livemode, APIVersion: k.Event.APIVersion, Object: k.Event.Object,
 		Customer: k.Event.Customer, State: string(k.State), Reason: k.Reason, Size: k.Size,
 		Deliveries: make([]Delivery, len(k.Deliveries)),
@@ -127,12 +126,12 @@ func (a *api) event(k journal.Stored, now time.Time) Event {
 		if d.Outcome != proxy.OutcomeDelivered {
 			w.LastError = d.Outcome
 			if d.State != proxy.Delivered {
-				w.Hint = Hint(d.Outcome, d.Status, "", "")
+				w.Hint = conditions.Hint(d.Outcome, d.Status, "", "")
 			}
 		}
 		if d.State == proxy.Pending {
-			w.NextAttemptAt = Time{d.Due}
-			w.Why = a.Gateway.Why(k.Event.Source, d, now)
+			w.NextAttemptAt = jsontime.At(d.Due)
+			w.Why = c.Gateway.Why(k.Event.Source, d, now)
 		}
 		e.Deliveries[i] = w
 	}
@@ -141,38 +140,14 @@ func (a *api) event(k journal.Stored, now time.Time) Event {
 
 func wireAttempt(t proxy.Attempt) Attempt {
 	return Attempt{
-		Backend: t.Backend, Turn: t.Turn, N: t.N, StartedAt: Time{t.Started},
+		Backend: t.Backend, Turn: t.Turn, N: t.N, StartedAt: jsontime.At(t.Started),
 		DurationMS: t.Duration.Milliseconds(), Status: t.Status, Outcome: t.Outcome, Error: t.Error,
-		Trigger: string(t.Trigger), Excerpt: t.Excerpt, Hint: Hint(t.Outcome, t.Status, t.Error, t.Excerpt),
+		Trigger: string(t.Trigger), Excerpt: t.Excerpt, Hint: conditions.Hint(t.Outcome, t.Status, t.Error, t.Excerpt),
 	}
 }
 
-// Time is RFC 3339 in UTC with milliseconds in JSON, null for the zero time.
-type Time struct{ time.Time }
-
-// MarshalJSON implements json.Marshaler.
-func (t Time) MarshalJSON() ([]byte, error) {
-	if t.IsZero() {
-		return []byte("null"), nil
-	}
-	return json.Marshal(t.UTC().Format("2006-01-02T15:04:05.000Z"))
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (t *Time) UnmarshalJSON(b []byte) error {
-	if string(b) == "null" {
-		*t = Time{}
-		return nil
-	}
-	return t.Time.UnmarshalJSON(b)
-}
-
-// Schema describes it for the OpenAPI document.
-func (Time) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeString, Format: "date-time", Nullable: true}
-}
-
-var _ huma.SchemaProvider = Time{}
+// Time is a time in JSON; null is the zero time.
+type Time = jsontime.Time
 
 // cursor is where a list goes on. It is opaque to clients, so that what it holds may change.
 type cursor int64

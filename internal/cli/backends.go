@@ -1,16 +1,17 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 func newBackends() *cobra.Command {
@@ -38,38 +39,32 @@ FAILED are events that were given up and can be resent.`,
 		if asJSON {
 			return writeJSON(c.OutOrStdout(), list)
 		}
+		now, err := g.Conditions(c.Context())
+		if err != nil {
+			return g.explain(err)
+		}
 		s := newScreen(c.OutOrStdout())
-		if err := showBackends(s, list.Backends); err != nil || list.Unreadable == 0 {
+		if err := backendTable(s, list.Backends).write(s); err != nil {
 			return err
 		}
-		were := map[bool]string{true: "event that Stripe signed could not be read; it is kept", false: "events that Stripe signed could not be read; they are kept"}
-		_, err = fmt.Fprintf(s.w, "\n%s %s: breakwater events --state failed\n", grouped(list.Unreadable), were[list.Unreadable == 1])
-		return err
+		return s.explain(slices.DeleteFunc(now.Conditions, func(c conditions.Condition) bool {
+			return !c.AboutBackend() && c.ID != conditions.DeliveriesFailed
+		}))
 	}
 	return c
 }
 
-func showBackends(s screen, list []admin.Backend) error {
+func backendTable(s screen, list []admin.Backend) *table {
 	t := &table{
 		head:    []string{"BACKEND", "STATE", "PENDING", "OLDEST", "FAILED", "IN FLIGHT", "LAST SUCCESS", "ERRORS", "LAST ERROR"},
 		numbers: []int{2, 4, 5, 7}, shrink: []int{8}, drop: []int{5, 6, 7},
 	}
 	for _, b := range list {
-		t.add(say(b.Name, plain), s.doing(b), say(grouped(b.Pending), plain), say(s.ago(b.OldestPendingAt.Time), plain),
-			say(grouped(b.Failed), plain), say(fmt.Sprintf("%d of %d", b.InFlight, b.MaxInFlight), plain),
+		t.add(say(b.Name, plain), s.doing(b), say(conditions.Count(b.Pending), plain), say(s.ago(b.OldestPendingAt.Time), plain),
+			say(conditions.Count(b.Failed), plain), say(fmt.Sprintf("%d of %d", b.InFlight, b.MaxInFlight), plain),
 			say(s.before(b.LastSuccessAt.Time), plain), say(strconv.Itoa(b.Errors), plain), say(b.LastError, plain))
 	}
-	if err := t.write(s); err != nil {
-		return err
-	}
-	for _, b := range list {
-		if text := s.trouble(b); text != "" {
-			if _, err := fmt.Fprintf(s.w, "\n%s\n", text); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return t
 }
 
 // doing says in a word how b does.
@@ -89,35 +84,6 @@ func (s screen) doing(b admin.Backend) cell {
 	return say("ok", green)
 }
 
-// trouble says in a sentence what is wrong with b and what to do; "" when nothing is.
-func (s screen) trouble(b admin.Backend) string {
-	var text string
-	switch {
-	case !b.Configured && b.Pending > 0:
-		text = fmt.Sprintf("%s is not in routes.yaml any more. If it was renamed, say so with `was: [%s]` at the new one", b.Name, b.Name)
-	case b.Paused:
-		text = fmt.Sprintf("%s is paused; breakwater resume %s ends that", b.Name, quoted(b.Name))
-	case b.Errors > 0:
-		text = fmt.Sprintf("%s has failed %s since %s: %s", b.Name, counted(int64(b.Errors), "time"),
-			s.since(b.ErrorsSince.Time), cmp.Or(b.LastError, b.LastOutcome))
-		if b.Hint != "" {
-			text += ". " + strings.TrimSuffix(b.Hint, ".")
-		}
-	default:
-		return ""
-	}
-	if b.Pending > 0 {
-		if !strings.HasSuffix(text, "?") {
-			text += "."
-		}
-		text += fmt.Sprintf(" %s; nothing is lost", waiting(b.Pending))
-	}
-	if !strings.HasSuffix(text, "?") {
-		text += "."
-	}
-	return visible(text)
-}
-
 func waiting(n int64) string {
 	switch n {
 	case 0:
@@ -125,7 +91,7 @@ func waiting(n int64) string {
 	case 1:
 		return "1 event waits"
 	}
-	return counted(n, "event") + " wait"
+	return conditions.Plural(n, "event") + " wait"
 }
 
 func newPause() *cobra.Command {

@@ -95,7 +95,7 @@ func summarize(w io.Writer, f *config.File) error {
 	}
 	fmt.Fprintln(t, "\nROUTE\tEVENTS\tTO\tANSWER")
 	for i, r := range f.Proxy.Routes {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\n", i+1, conditions(r), destination(r), answers(r))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\n", i+1, matching(r), destination(r), answers(r))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -113,8 +113,8 @@ func withoutQuery(url string) string {
 	return url
 }
 
-// conditions says which events a route is for.
-func conditions(r proxy.Route) string {
+// matching says which events a route is for.
+func matching(r proxy.Route) string {
 	parts := []string{"all"}
 	if r.Types != nil {
 		parts[0] = strings.Join(r.Types, " ")

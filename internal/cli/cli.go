@@ -119,7 +119,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration, 3 gateway not reacha
 		SilenceErrors: true,
 	}
 	root.AddCommand(newServe(), newCheck(), newRoute(), newDemo(), newSend(), newVersion(),
-		newEvents(), newEvent(), newResend(), newJobs(), newBackends(), newPause(), newResume(), newTail(), newQuarantine(), newBackup())
+		newEvents(), newEvent(), newResend(), newJobs(), newConditions(), newBackends(), newPause(), newResume(), newTail(), newQuarantine(), newBackup())
 	return root
 }
 

@@ -157,15 +157,15 @@ func (s *shop) openAndClose(ctx context.Context, duration time.Duration) {
 		up, down = duration/3, duration/3
 	}
 	for {
-		for _, turn := range []struct {
+		for _, phase := range []struct {
 			down bool
 			last time.Duration
 		}{{false, up}, {true, down}} {
-			s.setDown(turn.down)
+			s.setDown(phase.down)
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(turn.last):
+			case <-time.After(phase.last):
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 func newEvent() *cobra.Command {
@@ -69,7 +70,7 @@ func showEvent(s screen, e admin.EventDetail) error {
 		{"account", e.Account},
 		{"mode", map[bool]string{true: "live", false: "test"}[e.Livemode]},
 		{"API version", e.APIVersion},
-		{"size", counted(e.Size, "byte")},
+		{"size", conditions.Plural(e.Size, "byte")},
 		{"Stripe", answeredAt(e)},
 	} {
 		if line.value != "" {
@@ -158,7 +159,7 @@ func advice(s screen, e admin.EventDetail) string {
 		}
 	}
 	if n := e.NewerDelivered; n > 0 {
-		were := map[bool]string{true: "1 newer event of %s was", false: grouped(n) + " newer events of %s were"}[n == 1]
+		were := map[bool]string{true: "1 newer event of %s was", false: conditions.Count(n) + " newer events of %s were"}[n == 1]
 		fmt.Fprintf(&b, "\n"+were+" already delivered: sending this one again brings old news after new.\n", visible(e.Object))
 	}
 	switch {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 )
 
 // fakeAdmin answers as handle says.
@@ -183,8 +185,8 @@ func TestEventsGoesOnThroughPages(t *testing.T) {
 	looked := time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)
 	url := fakeAdmin(t, func(w http.ResponseWriter, r *http.Request) {
 		pages := map[string]admin.EventList{
-			"":  {Next: "a", LookedTo: admin.Time{Time: looked.Add(time.Hour)}, Events: []admin.Event{{Seq: 9, ID: "evt_9"}}},
-			"a": {Next: "b", LookedTo: admin.Time{Time: looked}, Events: []admin.Event{}},
+			"":  {Next: "a", LookedTo: jsontime.At(looked.Add(time.Hour)), Events: []admin.Event{{Seq: 9, ID: "evt_9"}}},
+			"a": {Next: "b", LookedTo: jsontime.At(looked), Events: []admin.Event{}},
 			"b": {Next: "c", Events: []admin.Event{{Seq: 3, ID: "evt_3"}, {Seq: 2, ID: "evt_2"}}},
 			"c": {Events: []admin.Event{{Seq: 1, ID: "evt_1"}}},
 		}
@@ -208,7 +210,7 @@ func TestEventsGoesOnThroughPages(t *testing.T) {
 
 func TestWhereNext(t *testing.T) {
 	t.Parallel()
-	list := admin.EventList{Next: "c", LookedTo: admin.Time{Time: time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC)}}
+	list := admin.EventList{Next: "c", LookedTo: jsontime.At(time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC))}
 	got := whereNext(list, filterValues{"q": "it's", "type": "invoice.*"}, defaultLimit)
 	if want := "\n  breakwater events --type 'invoice.*' --q 'it'\\''s' --cursor c"; !strings.HasPrefix(got, "looked back to 20") || !strings.HasSuffix(got, want) {
 		t.Errorf("got %q, want it to end in %q", got, want)
@@ -283,9 +285,9 @@ func TestQuarantineCommands(t *testing.T) {
 	url := fakeAdmin(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method + " " + r.URL.Path {
 		case "GET /api/v1/quarantine":
-			answerJSON(w, admin.QuarantineList{On: true, Count: 2, Next: "n", Items: []admin.Quarantined{{ID: 12, Source: "main", Diagnosis: "was it rolled?"}}})
+			answerJSON(w, admin.QuarantineList{On: true, Count: 2, Next: "n", Items: []quarantine.Rejected{{ID: 12, Source: "main", Diagnosis: "was it rolled?"}}})
 		case "POST /api/v1/quarantine/recheck":
-			answerJSON(w, admin.QuarantineReport{Checked: 3, Released: 2, Left: 1})
+			answerJSON(w, quarantine.Report{Checked: 3, Released: 2, Left: 1})
 		case "POST /api/v1/quarantine/drop":
 			b, _ := io.ReadAll(r.Body)
 			if string(b) != `{"ids":[12,13]}` {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 func newJobs() *cobra.Command {
@@ -102,7 +103,7 @@ func jobTable(s screen, jobs []admin.Job) *table {
 	}
 	for _, j := range jobs {
 		t.add(say(strconv.FormatInt(j.ID, 10), plain), say(j.Kind, plain), say(j.State, jobPaint[j.State]),
-			say(grouped(j.Done), plain), say(grouped(j.Total), plain), say(grouped(j.Skipped), plain),
+			say(conditions.Count(j.Done), plain), say(conditions.Count(j.Total), plain), say(conditions.Count(j.Skipped), plain),
 			say(s.before(j.CreatedAt.Time), plain), say(j.Actor, plain), say(jobWhat(j), plain), say(j.Error, plain))
 	}
 	return t
@@ -142,12 +143,12 @@ func jobLine(j admin.Job) string {
 	parts := []string{fmt.Sprintf("job %d (%s): %s", j.ID, j.Kind, j.State)}
 	switch {
 	case j.Kind != "backup":
-		parts = append(parts, grouped(j.Done)+" of "+grouped(j.Total))
+		parts = append(parts, conditions.Count(j.Done)+" of "+conditions.Count(j.Total))
 	case j.Total > 0: // how much there is to copy is known once it has begun
-		parts = append(parts, grouped(j.Done)+" of "+grouped(j.Total)+" pages")
+		parts = append(parts, conditions.Count(j.Done)+" of "+conditions.Count(j.Total)+" pages")
 	}
 	if j.Skipped > 0 {
-		parts = append(parts, grouped(j.Skipped)+" skipped")
+		parts = append(parts, conditions.Count(j.Skipped)+" skipped")
 	}
 	for _, s := range []string{jobWhat(j), j.Error} {
 		if s != "" {
@@ -219,7 +220,7 @@ func progress(j admin.Job, colour bool) string {
 	if colour {
 		bar = painted(bar, green)
 	}
-	line := fmt.Sprintf("[%s%s]  %s of %s", bar, strings.Repeat("-", width-full), grouped(j.Done), grouped(j.Total))
+	line := fmt.Sprintf("[%s%s]  %s of %s", bar, strings.Repeat("-", width-full), conditions.Count(j.Done), conditions.Count(j.Total))
 	if j.Error != "" {
 		line += "  " + cut(visible(j.Error), 60)
 	}

@@ -6,7 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 )
 
 func newQuarantine() *cobra.Command {
@@ -68,21 +69,21 @@ body claims: nobody has verified it.`,
 		}
 		if list.Next != "" {
 			fmt.Fprintf(c.ErrOrStderr(), "%s in all; there are more:\n  breakwater quarantine list --cursor %s\n",
-				counted(list.Count, "item"), list.Next)
+				conditions.Plural(list.Count, "item"), list.Next)
 		}
 		return nil
 	}
 	return c
 }
 
-func quarantineTable(s screen, items []admin.Quarantined) *table {
+func quarantineTable(s screen, list []quarantine.Rejected) *table {
 	t := &table{
 		head:    []string{"ID", "SOURCE", "AGE", "EXPIRES", "CLIENT", "REASON", "CLAIMS TO BE", "TYPE", "DIAGNOSIS"},
 		numbers: []int{0}, shrink: []int{7, 6}, drop: []int{6, 4, 3, 7},
 	}
-	for _, q := range items {
-		t.add(say(strconv.FormatInt(q.ID, 10), plain), say(q.Source, plain), say(s.ago(q.ReceivedAt.Time), plain),
-			say("in "+short(q.ExpiresAt.Sub(s.now)), plain), say(q.Client, plain), say(q.Reason, plain),
+	for _, q := range list {
+		t.add(say(strconv.FormatInt(q.ID, 10), plain), say(q.Source, plain), say(s.ago(q.Received.Time), plain),
+			say("in "+short(q.Expires.Sub(s.now)), plain), say(q.Client, plain), say(q.Reason, plain),
 			say(q.EventID, plain), say(q.EventType, plain), say(q.Diagnosis, yellow))
 	}
 	return t
@@ -147,7 +148,7 @@ needs --yes.`,
 		if err != nil {
 			return err
 		}
-		if err := confirm(c, yes, fmt.Sprintf("%s would be removed for good", counted(int64(len(ids)), "item"))); err != nil {
+		if err := confirm(c, yes, fmt.Sprintf("%s would be removed for good", conditions.Plural(int64(len(ids)), "item"))); err != nil {
 			return err
 		}
 		result, err := g.DropQuarantine(c.Context(), ids...)
@@ -157,7 +158,7 @@ needs --yes.`,
 		if asJSON {
 			return writeJSON(c.OutOrStdout(), result)
 		}
-		_, err = fmt.Fprintf(c.OutOrStdout(), "%s removed\n", counted(int64(result.Dropped), "item"))
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%s removed\n", conditions.Plural(int64(result.Dropped), "item"))
 		return err
 	}
 	return c

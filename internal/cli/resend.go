@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 // resending is what resend was asked for.
@@ -188,12 +189,12 @@ func (r *resending) would(meant admin.BulkResult, values filterValues) string {
 	if n == 0 {
 		return "no event has " + values.String() + ": nothing to send"
 	}
-	text := fmt.Sprintf("%s with %s would be sent again", counted(n, "event"), values)
+	text := fmt.Sprintf("%s with %s would be sent again", conditions.Plural(n, "event"), values)
 	if len(r.backends) > 0 {
 		text += " to " + visible(strings.Join(r.backends, ", "))
 	}
 	if lost := meant.NoBackend; lost > 0 {
-		text += fmt.Sprintf("; %s of them %s no backend: add --backend", grouped(lost), map[bool]string{true: "has", false: "have"}[lost == 1])
+		text += fmt.Sprintf("; %s of them %s no backend: add --backend", conditions.Count(lost), map[bool]string{true: "has", false: "have"}[lost == 1])
 	}
 	return text
 }

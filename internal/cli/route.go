@@ -112,7 +112,7 @@ func story(f *config.File, found []routed) string {
 		fmt.Fprintf(&b, "source %s -> %s\n", r.Source, named(r.Backends))
 		for _, n := range r.Routes {
 			route := f.Proxy.Routes[n-1]
-			fmt.Fprintf(&b, "  route %d: %s -> %s\n", n, conditions(route), destination(route))
+			fmt.Fprintf(&b, "  route %d: %s -> %s\n", n, matching(route), destination(route))
 		}
 		if len(r.Queued) > 0 {
 			fmt.Fprintf(&b, "  in the background: %s\n", strings.Join(r.Queued, ", "))

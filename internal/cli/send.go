@@ -105,7 +105,7 @@ Exit codes: 0 each was answered 2xx, 1 not each, 2 wrong usage, 3 nothing answer
 		} else {
 			err = s.report.write(c.OutOrStdout(), coloured(c.OutOrStdout()))
 		}
-		return errors.Join(err, s.verdict(ctx))
+		return errors.Join(err, s.failure(ctx))
 	}
 	return c
 }
@@ -288,8 +288,8 @@ func (s *sender) post(ctx context.Context, ev toystripe.Event, signedAt time.Tim
 	return resp.StatusCode, body, err
 }
 
-// verdict is the error that the command ends with, and what to do about it.
-func (s *sender) verdict(ctx context.Context) error {
+// failure is the error that the command ends with, and what to do about it.
+func (s *sender) failure(ctx context.Context) error {
 	good, bad, status := s.report.counts()
 	switch {
 	case ctx.Err() != nil && good+bad < s.total():

@@ -22,7 +22,7 @@ const (
 // sendReport counts answers. Its methods may be called at the same time.
 type sendReport struct {
 	total   int
-	keep    bool // every event, not the first only
+	all     bool // every event, not the first only
 	started time.Time
 
 	mu      sync.Mutex
@@ -55,8 +55,8 @@ type sentAnswers struct {
 	P99    float64 `json:"p99_ms"`
 }
 
-func newSendReport(total int, keep bool) *sendReport {
-	return &sendReport{total: total, keep: keep, started: time.Now(), answers: map[answerKey][]time.Duration{}, events: []sentEvent{}}
+func newSendReport(total int, all bool) *sendReport {
+	return &sendReport{total: total, all: all, started: time.Now(), answers: map[answerKey][]time.Duration{}, events: []sentEvent{}}
 }
 
 func (r *sendReport) add(ev toystripe.Event, status int, text string, took time.Duration) {
@@ -71,7 +71,7 @@ func (r *sendReport) add(ev toystripe.Event, status int, text string, took time.
 		k.text = "(other answers)"
 	}
 	r.answers[k] = append(r.answers[k], took)
-	if r.keep || len(r.events) < maxShownEvents {
+	if r.all || len(r.events) < maxShownEvents {
 		r.events = append(r.events, sentEvent{ev.ID, ev.Type, status, text, millis(took)})
 	}
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
+	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -36,7 +39,7 @@ func golden(t *testing.T, name, got string) {
 
 var showNow = time.Date(2026, 11, 21, 14, 30, 0, 0, time.UTC)
 
-func before(d time.Duration) admin.Time { return admin.Time{Time: showNow.Add(-d)} }
+func before(d time.Duration) admin.Time { return jsontime.At(showNow.Add(-d)) }
 
 // shown returns what show writes on a screen that is width wide.
 func shown(t *testing.T, width int, show func(screen) error) string {
@@ -128,17 +131,31 @@ func TestShowBackends(t *testing.T) {
 		{Name: "slow", Configured: true, Breaker: "closed", MaxInFlight: 16, Slots: 3, InFlight: 2, LastSuccessAt: before(time.Second)},
 		{Name: "worse", Configured: true, Breaker: "half-open", MaxInFlight: 16, Slots: 1, Errors: 1, ErrorsSince: before(time.Minute), LastError: nasty},
 	}
-	golden(t, "backends", shown(t, 0, func(s screen) error { return showBackends(s, list) }))
+	golden(t, "backends", shown(t, 0, func(s screen) error { return backendTable(s, list).write(s) }))
+}
+
+func TestShowConditions(t *testing.T) {
+	t.Parallel()
+	list := []conditions.Condition{
+		{
+			ID: conditions.BackendFailing, About: "billing", Severity: conditions.Page, Since: before(27 * time.Minute), Count: 1204,
+			Text: "billing has answered 404 since 14:03 UTC, 23 times. 1,204 events wait; nothing is lost.", Help: "There is nothing at this path.",
+		},
+		{ID: conditions.DeliveriesFailed, About: nasty, Severity: conditions.Warn, Count: 3, Text: nasty + " failed."},
+		{ID: conditions.NeedsRestart, Severity: conditions.Info, Text: "A change in routes.yaml takes a restart.", Help: "listen was changed"},
+	}
+	golden(t, "conditions", shown(t, 0, func(s screen) error { return showConditions(s, list) })+
+		"\nnone:\n"+shown(t, 0, func(s screen) error { return showConditions(s, nil) }))
 }
 
 func TestShowQuarantine(t *testing.T) {
 	t.Parallel()
-	items := []admin.Quarantined{
+	items := []quarantine.Rejected{
 		{
-			ID: 13, Source: "main", ReceivedAt: before(time.Hour), ExpiresAt: before(-29 * 24 * time.Hour), Client: "3.18.12.63", Reason: "no_match",
+			ID: 13, Source: "main", Received: before(time.Hour), Expires: before(-29 * 24 * time.Hour), Client: "3.18.12.63", Reason: "no_match",
 			EventID: "evt_1", EventType: "invoice.paid", Diagnosis: "signed with the secret of source `connect`",
 		},
-		{ID: 2, Source: "main", ReceivedAt: before(29 * 24 * time.Hour), ExpiresAt: before(-time.Hour), Client: "3.18.12.63", Reason: "too_old", EventType: nasty},
+		{ID: 2, Source: "main", Received: before(29 * 24 * time.Hour), Expires: before(-time.Hour), Client: "3.18.12.63", Reason: "too_old", EventType: nasty},
 	}
 	golden(t, "quarantine", shown(t, 0, func(s screen) error { return quarantineTable(s, items).write(s) }))
 }

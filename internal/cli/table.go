@@ -241,46 +241,12 @@ func short(d time.Duration) string {
 	}
 }
 
-// since is a time for a sentence about the last hours; the day is said where it is not today.
-func (s screen) since(t time.Time) string {
-	t, now := t.Local(), s.now.Local()
-	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
-		return t.Format("15:04")
-	}
-	return t.Format("2 January 15:04")
-}
-
 // clock is a time as people compare it with their own logs: local, to the millisecond, with its zone.
 func clock(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.Local().Format("2006-01-02 15:04:05.000 MST")
-}
-
-// grouped writes n as 1,204,000.
-func grouped(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	start := len(digits) % 3
-	if n < 0 {
-		return digits
-	}
-	parts := []string{}
-	if start > 0 {
-		parts = append(parts, digits[:start])
-	}
-	for i := start; i < len(digits); i += 3 {
-		parts = append(parts, digits[i:i+3])
-	}
-	return strings.Join(parts, ",")
-}
-
-// counted writes n with its noun: 1 event, 1,204 events.
-func counted(n int64, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return grouped(n) + " " + noun
 }
 
 // before is ago for a sentence or a column of its own: "4m ago", "" for never.

@@ -134,14 +134,3 @@ func TestShort(t *testing.T) {
 		}
 	}
 }
-
-func TestCounted(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{
-		0: "0 events", 1: "1 event", 999: "999 events", 1000: "1,000 events", 1234567: "1,234,567 events",
-	} {
-		if got := counted(n, "event"); got != want {
-			t.Errorf("%d: got %s, want %s", n, got, want)
-		}
-	}
-}

@@ -46,7 +46,6 @@ type Config struct {
 	MaxAge    time.Duration
 	Rate      float64 // requests kept a second
 	Sources   map[string]proxy.Source
-	Routes    proxy.Routes
 }
 
 // Quarantine is a proxy.Quarantine. Make one with New, configure it with Use.
@@ -55,27 +54,29 @@ type Quarantine struct {
 	config  atomic.Pointer[Config]
 	limiter atomic.Pointer[rate.Limiter]
 	recheck chan struct{} // tells Run that something kept may verify now
-	turn    chan struct{} // holds a token while a recheck is under way
 
-	// counting is held for reading while the store changes and items, bytes and oldest with it, and for writing while they
-	// are read from the store.
+	rechecking chan struct{} // full while a recheck is under way
+
+	// counting is locked for reading while a request is stored or removed and the figures below are adjusted, and for
+	// writing while they are read from the store anew.
 	counting sync.RWMutex
 
-	mu      sync.Mutex
-	items   int64 // kept, with what is being kept; as of the last count and since
-	bytes   int64
-	oldest  time.Time
-	said    map[string][]string // reasons that were alerted, by source
-	sayFull time.Time           // not again before this
-	sayRate time.Time
-	sayAge  time.Time
+	mu         sync.Mutex
+	items      int64 // in the store, and on their way there
+	bytes      int64
+	oldest     time.Time
+	turnedAway time.Time           // when a request from Stripe last found no room, or came too fast
+	diagnosed  map[string][]string // by source: the reasons that the log has a diagnosis of
+
+	tooFast, full rate.Sometimes // each is logged at most once a minute
 }
 
 // New returns a quarantine over what the store holds already.
 func New(ctx context.Context, o Options) (*Quarantine, error) {
 	q := &Quarantine{
-		Options: o, said: map[string][]string{},
-		recheck: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		Options: o, diagnosed: map[string][]string{},
+		recheck: make(chan struct{}, 1), rechecking: make(chan struct{}, 1),
+		tooFast: rate.Sometimes{Interval: time.Minute}, full: rate.Sometimes{Interval: time.Minute},
 	}
 	q.config.Store(&Config{})
 	q.limiter.Store(rate.NewLimiter(0, 0))
@@ -100,7 +101,7 @@ func (q *Quarantine) Use(c Config) {
 	for name, s := range c.Sources {
 		if !slices.Equal(s.SigningSecrets, old.Sources[name].SigningSecrets) {
 			changed = true
-			delete(q.said, name) // whatever is wrong from here on is new
+			delete(q.diagnosed, name) // whatever is wrong from here on is new
 		}
 	}
 	q.mu.Unlock()
@@ -117,20 +118,20 @@ func (q *Quarantine) poke() {
 }
 
 // Keep implements proxy.Quarantine.
-func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
+func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected, awaited func() bool) (bool, error) {
 	c := q.config.Load()
-	if !c.fromStripe(r.Client) || q.needsAnswer(c, &r) {
+	if !c.fromStripe(r.Client) || awaited() {
 		return false, nil
 	}
 	if !q.limiter.Load().Allow() {
-		q.alert(&q.sayRate, "quarantine: more requests than quarantine.rate, the rest is answered 400", r.Source)
+		q.turnAway(&q.tooFast, &r, "quarantine: more requests than quarantine.rate, the rest is answered 400")
 		return false, nil
 	}
 	q.counting.RLock()
 	defer q.counting.RUnlock()
 	if !q.reserve(&r, c.MaxBytes) {
-		q.alert(&q.sayFull, "quarantine: full (quarantine.max_bytes), requests are answered 400; add the secret that is missing, "+
-			"or drop what nobody needs", r.Source)
+		q.turnAway(&q.full, &r, "quarantine: full (quarantine.max_bytes), requests are answered 400; add the secret that is missing, "+
+			"or drop what nobody needs")
 		return false, nil
 	}
 	if _, err := q.Store.KeepRejected(ctx, r); err != nil {
@@ -140,7 +141,7 @@ func (q *Quarantine) Keep(ctx context.Context, r proxy.Rejected) (bool, error) {
 	if c := q.config.Load(); stripe.MatchesAny(r.Body, r.Header[signature], c.secrets(r.Source)) >= 0 && r.Reason == stripe.NoMatch {
 		q.poke() // the secret came while the request was on its way here
 	}
-	q.tell(c, &r)
+	q.logDiagnosis(c, &r)
 	return true, nil
 }
 
@@ -159,36 +160,6 @@ func (c *Config) secrets(source string) []string {
 	return out
 }
 
-// needsAnswer reports whether a 2xx would say more than "kept": Stripe reads a decision out of it, or goes on with what
-// a route wants it to wait for. Such a request is refused, and Stripe does what it does without an answer. What the body
-// claims is not verified; a false claim gains nothing.
-func (q *Quarantine) needsAnswer(c *Config, r *proxy.Rejected) bool {
-	ev, _ := event(r)
-	match := c.Routes.Match(ev)
-	if match.Answer != proxy.AnswerBackend {
-		return match.Answer == proxy.AnswerRelay
-	}
-	since := ev.Created
-	if since.IsZero() {
-		since = r.Received
-	}
-	limit := match.HoldFor
-	if !ev.Livemode {
-		limit = min(limit, maxHoldTest)
-	}
-	if r.Received.Sub(since) >= limit {
-		return false
-	}
-	answered := statusOf(q.Sources(), r.Source).LastAnswered
-	return r.Received.Sub(answered) < maxSilence
-}
-
-// As in package proxy: holding must never cost the endpoint.
-const (
-	maxHoldTest = time.Hour
-	maxSilence  = 48 * time.Hour
-)
-
 func statusOf(sources []proxy.SourceStatus, name string) proxy.SourceStatus {
 	for _, s := range sources {
 		if s.Name == name {
@@ -198,7 +169,7 @@ func statusOf(sources []proxy.SourceStatus, name string) proxy.SourceStatus {
 	return proxy.SourceStatus{}
 }
 
-// reserve takes room for a request, where there is some.
+// reserve counts a request that is about to be stored, if there is room for it.
 func (q *Quarantine) reserve(r *proxy.Rejected, most int64) bool {
 	n := size(r)
 	q.mu.Lock()
@@ -237,7 +208,7 @@ func size(r *proxy.Rejected) int64 {
 	return int64(n)
 }
 
-// count reads how much is kept. A store may have to read all of it: too much for each look at a page.
+// count reads how much is kept from the store, which may have to look at all of it: too much work for each view of a page.
 func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
 	q.counting.Lock()
 	defer q.counting.Unlock()
@@ -250,12 +221,12 @@ func (q *Quarantine) count(ctx context.Context) (items int64, err error) {
 	q.items, q.bytes, q.oldest = items, bytes, oldest
 	if items == 0 {
 		q.oldest = time.Time{}
-		clear(q.said)
+		clear(q.diagnosed)
 	}
 	return items, nil
 }
 
-// Drop removes items for good and returns how many there were.
+// Drop removes requests for good and returns how many there were.
 func (q *Quarantine) Drop(ctx context.Context, ids ...int64) (int, error) {
 	n, err := q.Store.DropRejected(ctx, ids...)
 	if n > 0 {
@@ -269,12 +240,13 @@ func (q *Quarantine) Drop(ctx context.Context, ids ...int64) (int, error) {
 
 // Stats is how the quarantine stands.
 type Stats struct {
-	On       bool // something new would be kept
-	Items    int64
-	Bytes    int64
-	MaxBytes int64
-	Oldest   time.Time // when it was received; zero when there is none
-	Expires  time.Time // when the oldest is dropped, likewise
+	On         bool // something new would be kept
+	Items      int64
+	Bytes      int64
+	MaxBytes   int64
+	Oldest     time.Time // when it was received; zero when there is none
+	Expires    time.Time // when the oldest is dropped, likewise
+	TurnedAway time.Time // when a request from Stripe last found no room, or came too fast, and got a 400; zero: never
 }
 
 // Stats says how the quarantine stands. It does not ask the store.
@@ -282,19 +254,29 @@ func (q *Quarantine) Stats() Stats {
 	c := q.config.Load()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s := Stats{On: len(c.Addresses) > 0, Items: q.items, Bytes: q.bytes, MaxBytes: c.MaxBytes, Oldest: q.oldest}
+	s := Stats{
+		On: len(c.Addresses) > 0, Items: q.items, Bytes: q.bytes, MaxBytes: c.MaxBytes, Oldest: q.oldest, TurnedAway: q.turnedAway,
+	}
 	if s.Items > 0 {
 		s.Expires = s.Oldest.Add(c.MaxAge)
 	}
 	return s
 }
 
-// tell alerts on the first request of a reason and source.
-func (q *Quarantine) tell(c *Config, r *proxy.Rejected) {
+// turnAway remembers that a request is answered 400, and logs why.
+func (q *Quarantine) turnAway(sometimes *rate.Sometimes, r *proxy.Rejected, why string) {
 	q.mu.Lock()
-	before := slices.Contains(q.said[r.Source], r.Reason)
+	q.turnedAway = r.Received
+	q.mu.Unlock()
+	sometimes.Do(func() { q.Log.Error(why, zap.String("source", r.Source)) })
+}
+
+// logDiagnosis logs what is most likely wrong, once for each reason and source: not for each request that is kept.
+func (q *Quarantine) logDiagnosis(c *Config, r *proxy.Rejected) {
+	q.mu.Lock()
+	before := slices.Contains(q.diagnosed[r.Source], r.Reason)
 	if !before {
-		q.said[r.Source] = append(q.said[r.Source], r.Reason)
+		q.diagnosed[r.Source] = append(q.diagnosed[r.Source], r.Reason)
 	}
 	q.mu.Unlock()
 	if before {
@@ -303,18 +285,4 @@ func (q *Quarantine) tell(c *Config, r *proxy.Rejected) {
 	q.Log.Error("quarantine: Stripe's requests do not verify; they are kept and answered 2xx, and delivered once they verify",
 		zap.String("source", r.Source), zap.String("reason", r.Reason), zap.Stringer("client", r.Client),
 		zap.String("diagnosis", diagnose(c, statusOf(q.Sources(), r.Source), r, time.Now())))
-}
-
-// alert logs text, at most once in a minute.
-func (q *Quarantine) alert(next *time.Time, text, source string) {
-	now := time.Now()
-	q.mu.Lock()
-	due := !now.Before(*next)
-	if due {
-		*next = now.Add(time.Minute)
-	}
-	q.mu.Unlock()
-	if due {
-		q.Log.Error(text, zap.String("source", source))
-	}
 }

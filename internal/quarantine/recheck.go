@@ -3,32 +3,30 @@ package quarantine
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"iter"
-	"net/netip"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// Item is one request in quarantine.
-type Item struct {
-	ID        int64
-	Source    string
-	Received  time.Time
-	Expires   time.Time // then it is dropped
-	Client    netip.Addr
-	Reason    string // of the failed verification
-	Diagnosis string // by today's secrets
-	Size      int    // of the body in bytes
-	EventID   string // as the body claims, which nobody has verified; empty when it cannot be read
-	EventType string // likewise
+// Rejected is one request in quarantine, as people see it.
+type Rejected struct {
+	ID        int64         `json:"id"`
+	Source    string        `json:"source"`
+	Received  jsontime.Time `json:"received_at"`
+	Expires   jsontime.Time `json:"expires_at" doc:"Then it is dropped"`
+	Client    string        `json:"client" doc:"The address that it came from"`
+	Reason    string        `json:"reason" doc:"Of the failed verification"`
+	Diagnosis string        `json:"diagnosis" doc:"What is most likely wrong, by today's secrets"`
+	Size      int           `json:"size" doc:"Of the body, in bytes"`
+	EventID   string        `json:"event_id" doc:"As the body claims, which nobody has verified; empty when it cannot be read"`
+	EventType string        `json:"event_type" doc:"As the body claims, which nobody has verified"`
 }
 
 // pageSize bounds how many bodies are in memory at once.
@@ -56,43 +54,43 @@ func (q *Quarantine) all(ctx context.Context, before int64) iter.Seq2[proxy.Reje
 	}
 }
 
-// List returns at most limit items (0: 50) with a smaller ID than before (0: from the newest), newest first.
-func (q *Quarantine) List(ctx context.Context, before int64, limit int) ([]Item, error) {
+// List returns at most limit requests (0: 50) with a smaller ID than before (0: from the newest), newest first.
+func (q *Quarantine) List(ctx context.Context, before int64, limit int) ([]Rejected, error) {
 	c, sources, now := q.config.Load(), q.Sources(), time.Now()
 	limit = min(cmp.Or(limit, 50), 500)
-	items := []Item{}
+	list := []Rejected{}
 	for r, err := range q.all(ctx, before) {
 		if err != nil {
 			return nil, err
 		}
 		env, _ := stripe.Parse(r.Body)
-		items = append(items, Item{
-			ID: r.ID, Source: r.Source, Received: r.Received, Expires: r.Received.Add(c.MaxAge), Client: r.Client,
+		list = append(list, Rejected{
+			ID: r.ID, Source: r.Source, Received: jsontime.Time{Time: r.Received}, Expires: jsontime.Time{Time: r.Received.Add(c.MaxAge)}, Client: r.Client.String(),
 			Reason: r.Reason, Diagnosis: diagnose(c, statusOf(sources, r.Source), &r, now),
 			Size: len(r.Body), EventID: env.ID, EventType: env.Type,
 		})
-		if len(items) == limit {
+		if len(list) == limit {
 			break
 		}
 	}
-	return items, nil
+	return list, nil
 }
 
 // Report is what a recheck did.
 type Report struct {
-	Checked  int
-	Released int // taken as events: delivered, or on their way
-	Left     int
+	Checked  int `json:"checked"`
+	Released int `json:"released" doc:"Taken as events: delivered, or on their way"`
+	Left     int `json:"left"`
 }
 
-// Recheck verifies every item against today's secrets of its source, whatever its time, and releases what matches, in
-// order of receipt. An item is dropped only once its event is accepted: a crash between the two releases it again, and
+// Recheck verifies every request against today's secrets of its source, whatever its time, and releases what matches, in
+// order of receipt. A request is dropped only once its event is accepted: a crash between the two releases it again, and
 // what is delivered already is not delivered for it. Events that are not accepted stay; the error then says why.
 // A second recheck waits for the first.
 func (q *Quarantine) Recheck(ctx context.Context) (Report, error) {
 	select {
-	case q.turn <- struct{}{}:
-		defer func() { <-q.turn }()
+	case q.rechecking <- struct{}{}:
+		defer func() { <-q.rechecking }()
 	case <-ctx.Done():
 		return Report{}, fmt.Errorf("recheck: %w", ctx.Err())
 	}
@@ -123,7 +121,7 @@ func (c *Config) verifies(r *proxy.Rejected) bool {
 	return stripe.MatchesAny(r.Body, r.Header[signature], c.secrets(r.Source)) >= 0
 }
 
-// release has items accepted as events, oldest first; ids are newest first. It gives up after several failures in a row:
+// release has requests accepted as events, oldest first; ids are newest first. It gives up after several failures in a row:
 // the journal takes nothing, then.
 func (q *Quarantine) release(ctx context.Context, ids []int64, rep *Report) error {
 	var failure error
@@ -151,7 +149,7 @@ func (q *Quarantine) releaseOne(ctx context.Context, id int64) error {
 	if len(found) == 0 || found[0].ID != id { // dropped meanwhile
 		return nil
 	}
-	ev, _ := event(&found[0])
+	ev, _ := found[0].Event()
 	if _, err := q.Accept(ctx, ev); err != nil {
 		return err
 	}
@@ -164,18 +162,60 @@ func (q *Quarantine) releaseOne(ctx context.Context, id int64) error {
 	return nil
 }
 
-// event makes the event of a request. The error says why the body could not be read; such an event is known by its hash.
-func event(r *proxy.Rejected) (*proxy.Event, error) {
-	ev := &proxy.Event{
-		Source: r.Source, Received: r.Received, Query: r.Query, Header: r.Header, Forwarded: r.Forwarded, Body: r.Body,
+const (
+	lookEvery  = 10 * time.Minute
+	retryAfter = time.Minute
+	dropStep   = 100 // requests at once: live events wait for it
+)
+
+// Run rechecks what is kept at the start and when a secret changed, and drops what is too old, until ctx ends.
+func (q *Quarantine) Run(ctx context.Context) error {
+	q.poke() // secrets may have changed while nothing ran
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.recheck:
+			if _, err := q.Recheck(ctx); err != nil && ctx.Err() == nil {
+				q.Log.Error("quarantine: not everything that verifies was released, trying again", zap.Error(err))
+				again = time.After(retryAfter)
+			}
+		case <-again:
+			q.poke()
+		case <-look.C:
+		}
+		if err := q.expire(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			q.Log.Error("quarantine: old requests were not dropped", zap.Error(err))
+		}
 	}
-	env, err := stripe.Parse(r.Body)
-	if err != nil {
-		sum := sha256.Sum256(r.Body)
-		ev.ID = "sha256:" + hex.EncodeToString(sum[:])
-		return ev, err
+}
+
+// expire drops what is too old.
+func (q *Quarantine) expire(ctx context.Context, now time.Time) error {
+	maxAge := q.config.Load().MaxAge
+	items, err := q.count(ctx)
+	oldest := q.Stats().Oldest
+	if err != nil || items == 0 || now.Sub(oldest) < maxAge {
+		return err
 	}
-	ev.ID, ev.Type, ev.Account, ev.APIVersion = env.ID, env.Type, env.Account, env.APIVersion
-	ev.Object, ev.Customer, ev.Livemode, ev.Created = env.Object, env.Customer, env.Livemode, env.Created
-	return ev, nil
+	var old []int64
+	for r, err := range q.all(ctx, 0) {
+		if err != nil {
+			return err
+		}
+		if now.Sub(r.Received) >= maxAge {
+			old = append(old, r.ID)
+		}
+	}
+	q.Log.Error("quarantine: dropping requests that are older than quarantine.max_age", zap.Int("items", len(old)),
+		zap.Time("oldest", oldest))
+	for step := range slices.Chunk(old, dropStep) {
+		if _, err := q.Drop(ctx, step...); err != nil {
+			return err
+		}
+	}
+	return nil
 }

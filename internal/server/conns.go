@@ -18,8 +18,8 @@ type connections struct {
 	state map[net.Conn]http.ConnState
 }
 
-// note is the server's ConnState.
-func (c *connections) note(conn net.Conn, state http.ConnState) {
+// changed is the server's ConnState.
+func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if state == http.StateClosed || state == http.StateHijacked {

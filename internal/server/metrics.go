@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -230,3 +231,23 @@ func (s standing) Collect(ch chan<- prometheus.Metric) {
 }
 
 var breakerState = map[string]float64{"closed": 0, "half-open": 1, "open": 2}
+
+// holding tells which conditions hold, when Prometheus asks. about is the name of a backend or source, or empty.
+type holding struct {
+	conditions func(context.Context) []conditions.Condition
+}
+
+var conditionDesc = prometheus.NewDesc("breakwater_condition", "1 while something wants a person: breakwater conditions says what it is.",
+	[]string{"id", "about"}, nil)
+
+// Describe implements prometheus.Collector.
+func (holding) Describe(ch chan<- *prometheus.Desc) { ch <- conditionDesc }
+
+// Collect implements prometheus.Collector.
+func (h holding) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	for _, c := range h.conditions(ctx) {
+		ch <- prometheus.MustNewConstMetric(conditionDesc, prometheus.GaugeValue, 1, c.ID, c.About)
+	}
+}

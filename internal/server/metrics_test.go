@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -157,5 +158,21 @@ breakwater_journal_full 1
 	}
 	if !found {
 		t.Error("breaker_state is missing while the journal is away")
+	}
+}
+
+func TestConditionMetric(t *testing.T) {
+	t.Parallel()
+	h := holding{func(context.Context) []conditions.Condition {
+		return []conditions.Condition{{ID: conditions.BackendFailing, About: "legacy"}, {ID: conditions.DeliveriesFailed}}
+	}}
+	err := testutil.CollectAndCompare(h, strings.NewReader(`
+# HELP breakwater_condition 1 while something wants a person: breakwater conditions says what it is.
+# TYPE breakwater_condition gauge
+breakwater_condition{about="",id="deliveries_failed"} 1
+breakwater_condition{about="legacy",id="backend_failing"} 1
+`))
+	if err != nil {
+		t.Error(err)
 	}
 }

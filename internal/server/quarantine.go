@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/breakwater-gateway/breakwater/internal/admin"
 	"github.com/breakwater-gateway/breakwater/internal/config"
 	"github.com/breakwater-gateway/breakwater/internal/quarantine"
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -35,29 +34,8 @@ func quarantineConfig(file *config.File) quarantine.Config {
 	}
 	return quarantine.Config{
 		Addresses: addresses, MaxBytes: file.Quarantine.MaxBytes, MaxAge: file.Quarantine.MaxAge, Rate: file.Quarantine.Rate,
-		Sources: file.Proxy.Sources, Routes: file.Proxy.Routes,
+		Sources: file.Proxy.Sources,
 	}
-}
-
-// held is the quarantine in the words of package admin.
-type held struct{ *quarantine.Quarantine }
-
-func (h held) List(ctx context.Context, before int64, limit int) ([]admin.QuarantineItem, error) {
-	items, err := h.Quarantine.List(ctx, before, limit)
-	out := make([]admin.QuarantineItem, len(items))
-	for i, item := range items {
-		out[i] = admin.QuarantineItem(item)
-	}
-	return out, err
-}
-
-func (h held) Recheck(ctx context.Context) (admin.QuarantineReport, error) {
-	report, err := h.Quarantine.Recheck(ctx)
-	return admin.QuarantineReport(report), err
-}
-
-func (h held) Stats(context.Context) (admin.QuarantineStats, error) {
-	return admin.QuarantineStats(h.Quarantine.Stats()), nil
 }
 
 // quarantined reads how the quarantine stands, when Prometheus asks.

@@ -3,12 +3,18 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"reflect"
+	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/breakwater-gateway/breakwater/internal/admin"
 	"github.com/breakwater-gateway/breakwater/internal/config"
+	"github.com/breakwater-gateway/breakwater/internal/jsontime"
+	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 // takeChanges loads the configuration again on SIGHUP and when one of its files changed, until ctx ends.
@@ -35,19 +41,19 @@ func (s *server) takeChanges(ctx context.Context) error {
 
 // reload takes the configuration as it stands in the file now. Everything that can fail comes first, then one swap: with
 // an error, all is as it was. It returns what was changed but needs a restart.
-func (s *server) reload() (notes []string, err error) {
+func (s *server) reload() (needsRestart []string, err error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	notifyReloading()
 	defer notifyReady()
 	defer func() {
 		s.metrics.reloaded(err == nil)
-		s.loaded.note(err)
+		s.loaded.ended(err)
 	}()
 
 	file, err := config.Load(s.ConfigPath)
 	if err == nil {
-		err = s.take(file)
+		err = s.apply(file)
 	}
 	if err != nil {
 		s.Log.Error("configuration not taken, the old one stays", zap.Error(err))
@@ -57,13 +63,13 @@ func (s *server) reload() (notes []string, err error) {
 		return nil, err
 	}
 	warn(s.Log, file)
-	notes = needRestart(s.boot, file)
+	needsRestart = changedSince(s.boot, file)
 	s.Log.Info("configuration taken", zap.Int("sources", len(file.Proxy.Sources)), zap.Int("backends", len(file.Proxy.Backends)),
-		zap.Int("routes", len(file.Proxy.Routes)), zap.Strings("needs_restart", notes))
-	return notes, nil
+		zap.Int("routes", len(file.Proxy.Routes)), zap.Strings("needs_restart", needsRestart))
+	return needsRestart, nil
 }
 
-func (s *server) take(file *config.File) error {
+func (s *server) apply(file *config.File) error {
 	var pair *tls.Certificate
 	if s.cert != nil && file.TLS.CertFile != "" {
 		var err error
@@ -113,21 +119,83 @@ func warn(log *zap.Logger, file *config.File) {
 	}
 }
 
-// needRestart names what differs from the start in a way that only a restart can take.
-func needRestart(boot, now *config.File) (notes []string) {
-	note := func(what string, was, is any) {
+// changedSince names what differs from the start in a way that only a restart can take.
+func changedSince(boot, now *config.File) (needsRestart []string) {
+	compare := func(what string, was, is any) {
 		if !reflect.DeepEqual(was, is) {
-			notes = append(notes, what+" was changed: this needs a restart")
+			needsRestart = append(needsRestart, what+" was changed: this needs a restart")
 		}
 	}
-	note("listen", boot.Listen, now.Listen)
-	note("admin", boot.Admin, now.Admin)
-	note("journal", boot.Journal, now.Journal)
-	note("journal_limits", boot.JournalLimits, now.JournalLimits)
-	note("tls (on or off)", boot.TLS.CertFile != "", now.TLS.CertFile != "")
-	note("limits.read_header", boot.Limits.ReadHeader, now.Limits.ReadHeader)
-	note("limits.connections", boot.Limits.Connections, now.Limits.Connections)
-	note("limits.header_bytes", boot.Limits.HeaderBytes, now.Limits.HeaderBytes)
-	note("limits.body_memory", boot.Limits.BodyMemory, now.Limits.BodyMemory)
-	return notes
+	compare("listen", boot.Listen, now.Listen)
+	compare("admin", boot.Admin, now.Admin)
+	compare("journal", boot.Journal, now.Journal)
+	compare("journal_limits", boot.JournalLimits, now.JournalLimits)
+	compare("tls (on or off)", boot.TLS.CertFile != "", now.TLS.CertFile != "")
+	compare("limits.read_header", boot.Limits.ReadHeader, now.Limits.ReadHeader)
+	compare("limits.connections", boot.Limits.Connections, now.Limits.Connections)
+	compare("limits.header_bytes", boot.Limits.HeaderBytes, now.Limits.HeaderBytes)
+	compare("limits.body_memory", boot.Limits.BodyMemory, now.Limits.BodyMemory)
+	return needsRestart
+}
+
+// pause pauses each backend that a note says is paused, but for those in known: they have been at work since the start, and
+// people have paused and resumed them since. The note of a backend that routes.yaml does not name stays: it may come back.
+func (s *server) pause(ctx context.Context, known map[string]proxy.Backend) error {
+	notes, err := s.journal.Notes(ctx, admin.PausedNote)
+	if err != nil {
+		return err
+	}
+	for key, since := range notes {
+		name := strings.TrimPrefix(key, admin.PausedNote)
+		if _, ok := known[name]; ok {
+			continue
+		}
+		err := s.gateway.Pause(name)
+		switch {
+		case errors.Is(err, proxy.ErrNoBackend):
+		case err != nil:
+			return err
+		default:
+			s.Log.Warn("backend is paused: its events are kept until it is resumed", zap.String("backend", name), zap.String("since", since))
+		}
+	}
+	return nil
+}
+
+// loaded is how the last reload went, and when what is at work was loaded.
+type loaded struct {
+	mu       sync.Mutex
+	at       time.Time // when the configuration at work was taken
+	failed   error     // why the file was not taken since
+	failedAt time.Time
+}
+
+// ended is told how a reload went.
+func (l *loaded) ended(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.failed, l.failedAt = err, time.Now()
+		return
+	}
+	l.at, l.failed, l.failedAt = time.Now(), nil, time.Time{}
+}
+
+// configuration is what is at work, for people.
+func (s *server) configuration() admin.Configuration {
+	file := s.file.Load()
+	c := admin.Configuration{Path: file.Path, Text: file.YAML(), NeedsRestart: changedSince(s.boot, file)}
+	for _, p := range file.Problems {
+		if p.Severity == config.Warning {
+			p.Excerpt = ""
+			c.Warnings = append(c.Warnings, p.String())
+		}
+	}
+	s.loaded.mu.Lock()
+	defer s.loaded.mu.Unlock()
+	c.LoadedAt, c.ErrorAt = jsontime.At(s.loaded.at), jsontime.At(s.loaded.failedAt)
+	if s.loaded.failed != nil {
+		c.Error = s.loaded.failed.Error()
+	}
+	return c
 }

@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	warn(o.Log, file)
 	s := &server{Options: o, boot: file, metrics: newMetrics(o.Version, o.Revision), feed: admin.NewFeed()}
-	s.loaded.note(nil)
+	s.loaded.ended(nil)
 	s.file.Store(file)
 	if s.journal, err = s.open(ctx); err != nil {
 		if ctx.Err() != nil { // told to stop while another gateway held the journal
@@ -103,7 +103,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	if s.gateway, err = proxy.New(s.proxyConfig(file)); err != nil {
 		return err
 	}
-	if err := errors.Join(s.pause(ctx, nil), s.remember(ctx)); err != nil {
+	if err := errors.Join(s.pause(ctx, nil), s.loadMemory(ctx)); err != nil {
 		return err
 	}
 	s.admin = s.newAdmin()
@@ -111,7 +111,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	s.metrics.registry.MustRegister(standing{
 		backends: s.gateway.Backends, totals: s.journal.Totals, ready: s.journal.Ready,
 		dropped: func() int64 { return s.metrics.dropped.Load() + s.journal.HistoryDropped() },
-	}, quarantined{s.quarantine.Stats})
+	}, quarantined{s.quarantine.Stats}, holding{s.admin.Conditions})
 	if file.TLS.CertFile != "" {
 		pair, err := loadCertificate(file.TLS.CertFile, file.TLS.KeyFile)
 		if err != nil {
@@ -160,7 +160,7 @@ func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) e
 	g.Go(func() error { return s.takeChanges(background) })
 	g.Go(func() error { return s.prune(background) })
 	g.Go(func() error { return s.quarantine.Run(background) })
-	g.Go(func() error { return s.memorize(background) })
+	g.Go(func() error { return s.saveMemory(background) })
 	g.Go(func() error { return s.admin.Run(background) })
 	g.Go(func() error { return watchdog(background, func() { s.gateway.Backends() }) })
 	g.Go(func() error {
@@ -229,9 +229,18 @@ func closed(err error) error {
 
 func (s *server) proxyConfig(file *config.File) proxy.Config {
 	c := file.Proxy
-	c.Journal, c.Log, c.Observers = s.journal, s.Log, []proxy.Observer{observers{s.metrics, s.feed}}
+	c.Journal, c.Log, c.Observers = s.journal, s.Log, []proxy.Observer{s.metrics, s.feed}
 	c.Quarantine = s.quarantine
 	return c
+}
+
+func (s *server) newAdmin() *admin.Server {
+	return admin.New(admin.Options{
+		Journal: s.journal, Gateway: s.gateway, Sources: s.sources, Feed: s.feed, Ready: s.ready, Config: s.configuration,
+		Quarantine: s.quarantine,
+		Match:      func(ev *proxy.Event) proxy.Match { return s.file.Load().Proxy.Routes.Match(ev) },
+		Reload:     s.reload, Metrics: s.metrics.handler(), Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
+	})
 }
 
 // publicServer is what Stripe talks to. It has no timeout for whole requests: the Gateway bounds the body's arrival and
@@ -244,7 +253,7 @@ func (s *server) publicServer() *http.Server {
 			}
 			s.gateway.ServeHTTP(w, r)
 		}),
-		ConnState:         s.conns.note,
+		ConnState:         s.conns.changed,
 		ReadHeaderTimeout: s.boot.Limits.ReadHeader,
 		MaxHeaderBytes:    int(s.boot.Limits.HeaderBytes),
 		IdleTimeout:       2 * time.Minute,

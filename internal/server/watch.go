@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	settle   = 200 * time.Millisecond // how long files must stay as they are before they are read
+	steady   = 200 * time.Millisecond // how long files must stay as they are before they are read
 	lookOver = 30 * time.Second       // files are looked at this often anyway: network filesystems tell nobody
 )
 
@@ -23,7 +23,7 @@ const (
 // file, editors put a new file in the old one's place.
 //
 // The journal may live in such a folder and be written a thousand times a second. So an event only says that a look is
-// due, looks are settle apart, and what counts is what stat says of the files.
+// due, looks are steady apart, and what counts is what stat says of the files.
 type watcher struct {
 	notify *fsnotify.Watcher // nil where the system gives us none
 	log    *zap.Logger
@@ -111,7 +111,7 @@ func (w *watcher) look(ctx context.Context) (bool, error) {
 		select {
 		case <-ctx.Done():
 			return false, ctx.Err()
-		case <-time.After(settle):
+		case <-time.After(steady):
 		}
 	}
 }

@@ -82,7 +82,7 @@ func TestWatcher(t *testing.T) {
 			c.change(t, dir)
 			limit := 10 * time.Second
 			if !c.want {
-				limit = 4 * settle
+				limit = 4 * steady
 			}
 			if got := changedWithin(t, w, limit); got != c.want {
 				t.Errorf("told of a change: %v, want %v", got, c.want)

@@ -34,7 +34,7 @@ func (g *gateway) end(t *testing.T) {
 	}
 }
 
-// While a backend is paused its events are held, over a restart too, and resume sends them.
+// While a backend is paused its events wait, over a restart too, and resume sends them.
 func TestAPauseSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	b, dir := newBackend(t), t.TempDir()
@@ -58,7 +58,10 @@ func TestAPauseSurvivesARestart(t *testing.T) {
 	g.send(t, http.DefaultClient, secret)
 	events, err := c.Events(t.Context(), admin.Filter{State: "pending"}, "", 0)
 	if err != nil || len(events.Events) != 2 || events.Events[0].Deliveries[0].Why != "paused" || len(b.got()) != 0 {
-		t.Fatalf("held: %+v %v, the backend got %d", events, err, len(b.got()))
+		t.Fatalf("paused: %+v %v, the backend got %d", events, err, len(b.got()))
+	}
+	if _, figures := g.get(t, "/metrics"); !strings.Contains(figures, `breakwater_condition{about="legacy",id="backend_paused"} 1`) {
+		t.Error("no metric says that it is paused")
 	}
 	if _, err := c.Resume(t.Context(), "legacy"); err != nil {
 		t.Fatal(err)
