@@ -1,11 +1,14 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -149,7 +152,7 @@ func (d *DB) findOnce(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 	}
 	for _, n := range d.history.about(k, known.Event.Seq) {
 		if known.Event.Seq == 0 && len(known.Deliveries) == 0 && n.entry.creates() {
-			known.Event, found = bare(*n.entry.Event), true
+			known, found = proxy.Known{Event: bare(*n.entry.Event), State: n.entry.State, Reason: n.entry.Reason}, true
 		}
 		if found {
 			overlay(&known, n.entry)
@@ -168,29 +171,25 @@ func bare(e proxy.Event) proxy.Event {
 	return e
 }
 
-// overlay shows what writing an entry will make of what is known.
+// overlay shows what writing an entry will make of what is known. An attempt that does not raise the count is taken for
+// one that is there already: the file is not asked.
 func overlay(k *proxy.Known, e *entry) {
-	for _, in := range e.Deliveries {
-		d, i := incoming(in), 0
-		for i < len(k.Deliveries) && k.Deliveries[i].Backend < d.Backend {
-			i++
-		}
-		switch {
-		case i == len(k.Deliveries) || k.Deliveries[i].Backend != d.Backend:
-			k.Deliveries = append(k.Deliveries[:i:i], append([]proxy.Delivery{d.Delivery}, k.Deliveries[i:]...)...)
-		case d.Turn > k.Deliveries[i].Turn:
-			k.Deliveries[i], k.Answered = d.Delivery, time.Time{}
-		case d.Turn == k.Deliveries[i].Turn:
-			out, _ := merge(delivery{Delivery: k.Deliveries[i]}, d, in.Attempt, d.Attempts > k.Deliveries[i].Attempts)
-			k.Deliveries[i] = out.Delivery
-		}
-	}
-	if e.Answered.After(k.Answered) {
-		k.Answered = timeOf(millis(e.Answered))
-	}
+	s := journal.Summary{State: k.State, Reason: k.Reason, Answered: k.Answered}
 	if len(k.Deliveries) > 0 {
-		k.State = whole(k.Deliveries)
-	} else if e.State != "" {
-		k.State, k.Reason = e.State, e.Reason
+		s.State = ""
+	}
+	opened := false
+	for _, in := range e.Deliveries {
+		i, ok := slices.BinarySearchFunc(k.Deliveries, in.Backend, func(d proxy.Delivery, b string) int { return cmp.Compare(d.Backend, b) })
+		if !ok {
+			k.Deliveries = slices.Insert(k.Deliveries, i, journal.Incoming(in))
+			continue
+		}
+		m := journal.Merge(k.Deliveries[i], in, journal.Incoming(in).Attempts > k.Deliveries[i].Attempts)
+		k.Deliveries[i], opened = m.Delivery, opened || m.Opened
+	}
+	s = s.Merge(e.Entry, opened)
+	if k.State, k.Reason, k.Answered = s.State, s.Reason, s.Answered; len(k.Deliveries) > 0 {
+		k.State = journal.WholeState(k.Deliveries)
 	}
 }

@@ -95,7 +95,7 @@ func deliveriesOf(ctx context.Context, c *sql.Conn, events []journal.Stored) err
 	}, `SELECT `+deliveryColumns+`, event FROM deliveries WHERE `+where+` ORDER BY event, backend`, arg)
 	for i := range events {
 		if k := &events[i]; len(k.Deliveries) > 0 {
-			k.State = whole(k.Deliveries)
+			k.State = journal.WholeState(k.Deliveries)
 		}
 	}
 	return err
@@ -138,7 +138,7 @@ func (d *DB) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.Atte
 		if err := headers(ctx, c, &out[0].Event); err != nil {
 			return err
 		}
-		attempts, err = tries(ctx, c, seq)
+		attempts, err = attemptsOf(ctx, c, seq)
 		return err
 	})
 	if err != nil {
@@ -180,8 +180,8 @@ func (d *DB) read(ctx context.Context, f func(ctx context.Context, c *sql.Conn) 
 	})
 }
 
-// tries reads the attempts of an event: the rows, and the successes at the first try, which have none.
-func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error) {
+// attemptsOf reads the attempts of an event: the rows, and the successes at the first try, which have none.
+func attemptsOf(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error) {
 	var out []proxy.Attempt
 	err := each(ctx, c, func(r row) error {
 		out = append(out, proxy.Attempt{
@@ -194,8 +194,8 @@ func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error)
 		return nil, err
 	}
 	err = each(ctx, c, func(r row) error {
-		if d := scanDelivery(r); d.first() && d.started != 0 {
-			out = append(out, d.last())
+		if d := scanDelivery(r); d.firstTry() {
+			out = append(out, *d.last())
 		}
 		return nil
 	}, `SELECT `+deliveryColumns+` FROM deliveries WHERE event = ?`, seq)

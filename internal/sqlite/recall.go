@@ -54,13 +54,13 @@ func (t *tx) recall(now time.Time) (n int, err error) {
 			return 0, err
 		}
 		for _, seq := range seqs {
-			x, _, err := t.delivery(seq, b)
+			was, _, err := t.delivery(seq, b)
 			if err != nil {
 				return 0, err
 			}
-			d := x
+			d := was
 			d.Due = now
-			if err := t.update(seq, x, d, true); err != nil {
+			if err := t.change(seq, was, d, true); err != nil {
 				return 0, err
 			}
 		}

@@ -1,11 +1,13 @@
 package sqlite
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"database/sql/driver"
 	"fmt"
-	"time"
+	"slices"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -51,19 +53,34 @@ func (t *tx) flush() error {
 	return nil
 }
 
-// entry is a proxy.Entry made ready to be written, off the writer's goroutine.
+// entry is a proxy.Entry made ready to be written, off the writer's goroutine. It shares nothing with what it was made
+// of: it may be written when its caller has long gone.
 type entry struct {
 	proxy.Entry
+	event              proxy.Event // which Event points to
 	unique             bool
 	headers, forwarded []byte
 	sum                [sha256.Size]byte
 }
 
 func ready(e proxy.Entry) *entry {
-	r := &entry{Entry: e, unique: e.Event.Unique()}
-	if r.creates() {
-		r.headers, r.forwarded = encodeHeader(e.Event.Header), encodeHeader(e.Event.Forwarded)
-		r.sum = sha256.Sum256(e.Event.Body)
+	r := &entry{Entry: e, event: *e.Event, unique: e.Event.Unique()}
+	r.Event = &r.event
+	r.Answered = timeOf(millis(e.Answered))
+	r.event.Header, r.event.Forwarded = nil, nil
+	if !r.creates() {
+		r.event.Body = nil
+		return r
+	}
+	r.event.Body = bytes.Clone(e.Event.Body)
+	r.headers, r.forwarded = encodeHeader(e.Event.Header), encodeHeader(e.Event.Forwarded)
+	r.sum = sha256.Sum256(r.event.Body)
+	r.Deliveries = slices.Clone(e.Deliveries)
+	for i := range r.Deliveries {
+		if a := r.Deliveries[i].Attempt; a != nil {
+			own := *a
+			r.Deliveries[i].Attempt = &own
+		}
 	}
 	return r
 }
@@ -75,8 +92,14 @@ func (e *entry) size() int64 { return int64(len(e.Event.Body) + len(e.headers) +
 
 // eventRow is the part of an event's row that a merge may change.
 type eventRow struct {
-	seq, state, answered int64
-	reason               string
+	seq int64
+	journal.Summary
+}
+
+const eventRowQuery = `SELECT seq, state, reason, answered FROM events WHERE `
+
+func scanEventRow(r row) eventRow {
+	return eventRow{r.int(0), journal.Summary{State: stateOf(r.int(1)), Reason: r.text(2), Answered: timeOf(r.int(3))}}
 }
 
 // put writes or merges an entry and returns its event's number.
@@ -112,13 +135,12 @@ func (t *tx) lookup(e *entry) (k eventRow, err error) {
 			return k, err
 		}
 	}
-	scan := func(r row) bool { k = eventRow{r.int(0), r.int(1), r.int(2), r.text(3)}; return false }
+	scan := func(r row) bool { k = scanEventRow(r); return false }
 	if e.Event.Seq != 0 {
-		err = t.query(`SELECT seq, state, answered, reason FROM events WHERE seq = ?`, scan, e.Event.Seq)
+		err = t.query(eventRowQuery+`seq = ?`, scan, e.Event.Seq)
 	}
 	if err == nil && k.seq == 0 && e.unique && t.db.ids.has(e.Event.Key()) {
-		err = t.query(`SELECT seq, state, answered, reason FROM events WHERE source = ? AND dedupe_key = ?`, scan,
-			e.Event.Source, e.Event.ID)
+		err = t.query(eventRowQuery+`source = ? AND dedupe_key = ?`, scan, e.Event.Source, e.Event.ID)
 	}
 	return k, err
 }
@@ -187,10 +209,12 @@ func (t *tx) insertDelivery(seq int64, d delivery, a *proxy.Attempt) error {
 	}
 	t.count(d.Backend, d.State, 1)
 	t.stands(seq, d)
-	if a == nil || d.first() {
+	if a == nil || d.firstTry() {
 		return nil
 	}
-	return t.insertAttempt(seq, d.Backend, d.Turn, d.Attempts, a)
+	kept := *a
+	kept.Backend, kept.Turn, kept.N = d.Backend, d.Turn, d.Attempts
+	return t.insertAttempt(seq, &kept)
 }
 
 // stands notes in memory how a row stands that was just written.
@@ -200,7 +224,7 @@ func (t *tx) stands(seq int64, d delivery) {
 	case d.State != proxy.Pending:
 		t.undo = append(t.undo, t.db.leases.drop(d.Backend, seq))
 	case d.Token != 0 && !d.LeaseUntil.IsZero():
-		h := held{token: d.Token, until: d.LeaseUntil, due: due, turn: d.Turn, attempts: d.Attempts}
+		h := lease{token: d.Token, until: d.LeaseUntil, due: due, turn: d.Turn, attempts: d.Attempts}
 		t.undo = append(t.undo, t.db.leases.set(d.Backend, seq, h))
 	default:
 		t.undo = append(t.undo, t.db.leases.drop(d.Backend, seq))
@@ -211,10 +235,10 @@ func (t *tx) stands(seq int64, d delivery) {
 const insertAttempt = `INSERT INTO attempts (event, backend, turn, n, started, ms, status, class, error, trigger, excerpt)
 	VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`
 
-// insertAttempt keeps an attempt as the nth of its turn, or the next where another arrival has taken that place.
-func (t *tx) insertAttempt(seq int64, backend string, turn, n int, a *proxy.Attempt) error {
+// insertAttempt keeps an attempt in its place, or the next of its turn that is free.
+func (t *tx) insertAttempt(seq int64, a *proxy.Attempt) error {
 	args := []driver.Value{
-		seq, backend, int64(turn), int64(n), millis(a.Started), a.Duration.Milliseconds(), int64(a.Status), a.Outcome, a.Error,
+		seq, a.Backend, int64(a.Turn), int64(a.N), millis(a.Started), a.Duration.Milliseconds(), int64(a.Status), a.Outcome, a.Error,
 		string(a.Trigger), a.Excerpt,
 	}
 	done, err := t.exec(insertAttempt+` ON CONFLICT DO NOTHING`, args...)
@@ -232,32 +256,23 @@ func (t *tx) insertAttempt(seq int64, backend string, turn, n int, a *proxy.Atte
 
 // merge brings an entry into an event that is there.
 func (t *tx) merge(k eventRow, e *entry) error {
-	was := k
+	opened := false
 	for _, in := range e.Deliveries {
-		opened, err := t.mergeDelivery(k.seq, e, in)
+		o, err := t.mergeDelivery(k.seq, e, in)
 		if err != nil {
 			return err
 		}
-		if opened {
-			k.answered = 0 // that was for an earlier turn
-		}
+		opened = opened || o
 	}
-	k.answered = max(k.answered, millis(e.Answered))
-	switch {
-	case len(e.Deliveries) > 0:
-		k.state = 0
-		if e.Reason == proxy.ReasonUnparseable {
-			k.reason = e.Reason
-		} else if k.reason != proxy.ReasonUnparseable {
-			k.reason = ""
-		}
-	case e.State != "" && k.state != 0:
-		k.state, k.reason = stateCode(e.State, e.Reason), e.Reason
-	}
-	if k == was {
+	return t.summarize(k, k.Summary.Merge(e.Entry, opened))
+}
+
+func (t *tx) summarize(k eventRow, s journal.Summary) error {
+	if s == k.Summary {
 		return nil
 	}
-	_, err := t.exec(`UPDATE events SET state = ?, reason = ?, answered = ? WHERE seq = ?`, k.state, text(k.reason), k.answered, k.seq)
+	_, err := t.exec(`UPDATE events SET state = ?, reason = ?, answered = ? WHERE seq = ?`, stateCode(s.State, s.Reason), text(s.Reason),
+		millis(s.Answered), k.seq)
 	return err
 }
 
@@ -275,95 +290,70 @@ func (t *tx) delivery(seq int64, backend string) (d delivery, ok bool, err error
 
 // mergeDelivery brings one delivery of an entry in. opened says that it began a later turn.
 func (t *tx) mergeDelivery(seq int64, e *entry, in proxy.EntryDelivery) (opened bool, err error) {
-	x, ok, err := t.delivery(seq, in.Backend)
+	was, ok, err := t.delivery(seq, in.Backend)
 	if err != nil {
 		return false, err
 	}
-	d, a := incoming(in), in.Attempt
 	if !ok {
-		t.reopened(d.Backend, seq)
-		return false, t.insertDelivery(seq, d, a)
+		t.reopened(in.Backend, seq)
+		return false, t.insertDelivery(seq, incoming(in), in.Attempt)
 	}
-	if d.State == proxy.Pending && x.State == proxy.Failed && d.Turn < x.Turn {
-		d.Turn = x.Turn + 1 // who sent it did not know of the turns before: it is owed all the same
+	isNew, err := t.isNew(seq, &was, in)
+	if err != nil {
+		return false, err
 	}
-	if d.Turn == x.Turn {
-		return false, t.mergeTurn(seq, x, d, a)
+	m := journal.Merge(was.Delivery, in, isNew)
+	d := was
+	if d.Delivery = m.Delivery; m.Last {
+		d.setLast(in.Attempt)
 	}
-	if opened = d.Turn > x.Turn; opened {
-		if err := t.replace(seq, x, d); err != nil {
+	if err := t.change(seq, was, d, m.Replaced); err != nil {
+		return false, err
+	}
+	if m.Opened && e.Event.Body != nil {
+		if err := t.replaceBody(seq, e); err != nil {
 			return false, err
 		}
-		if e.Event.Body != nil {
-			if err := t.replaceBody(seq, e); err != nil {
-				return false, err
-			}
-		}
 	}
-	if a == nil || opened && d.first() {
-		return opened, nil
+	if m.Attempt == nil || m.Last && d.firstTry() {
+		return m.Opened, nil
 	}
-	if fresh, err := t.fresh(seq, x, d, a); err != nil || !fresh {
-		return opened, err
-	}
-	return opened, t.insertAttempt(seq, d.Backend, d.Turn, d.Attempts, a)
+	return m.Opened, t.insertAttempt(seq, m.Attempt)
 }
 
-// mergeTurn brings what another arrival knows of the same turn into x.
-func (t *tx) mergeTurn(seq int64, x, d delivery, a *proxy.Attempt) (err error) {
-	fresh := a != nil
-	if fresh {
-		if fresh, err = t.fresh(seq, x, d, a); err != nil {
-			return err
-		}
-	}
-	out, won := merge(x, d, a, fresh)
-	if fresh {
-		if x.first() { // the row can no longer stand for it
-			last := x.last()
-			if err := t.insertAttempt(seq, x.Backend, x.Turn, x.Attempts, &last); err != nil {
-				return err
-			}
-		}
-		if !out.first() {
-			if err := t.insertAttempt(seq, d.Backend, d.Turn, out.Attempts, a); err != nil {
-				return err
-			}
-		}
-	}
-	return t.update(seq, x, out, won)
-}
-
-// fresh reports whether the journal does not hold this attempt yet.
-func (t *tx) fresh(seq int64, x, d delivery, a *proxy.Attempt) (bool, error) {
-	if x.Turn == d.Turn && x.first() && x.started == millis(a.Started) {
+// isNew reports whether the journal does not hold the attempt that comes in yet.
+func (t *tx) isNew(seq int64, was *delivery, in proxy.EntryDelivery) (bool, error) {
+	a, turn := in.Attempt, max(in.Turn, 1)
+	switch {
+	case a == nil:
+		return false, nil
+	case turn > was.Turn:
+		return true, nil
+	case turn == was.Turn && was.firstTry() && was.started == millis(a.Started):
 		return false, nil
 	}
 	n, err := t.number(`SELECT count(*) FROM attempts WHERE event = ? AND backend = ? AND turn = ? AND started = ?`, seq,
-		d.Backend, int64(d.Turn), millis(a.Started))
+		in.Backend, int64(turn), millis(a.Started))
 	return n == 0, err
 }
 
-// replace puts a later turn in the place of x.
-func (t *tx) replace(seq int64, x, d delivery) error {
-	if x.first() { // its row was all that told of the earlier turn
-		last := x.last()
-		if err := t.insertAttempt(seq, x.Backend, x.Turn, x.Attempts, &last); err != nil {
+// change writes a row that has become d. lease says that the lease changes with it.
+func (t *tx) change(seq int64, was, d delivery, lease bool) error {
+	if d == was && !lease {
+		return nil
+	}
+	if was.firstTry() && (d.Turn != was.Turn || !d.firstTry()) { // the row was all that told of its attempt
+		if err := t.insertAttempt(seq, was.last()); err != nil {
 			return err
 		}
 	}
-	return t.update(seq, x, d, true)
-}
-
-// update writes a changed row. lease says that the lease changes with it.
-func (t *tx) update(seq int64, x, d delivery, lease bool) error {
 	v := d.values(seq)
 	if _, err := t.exec(`UPDATE deliveries SET state = ?, turn = ?, attempts = ?, due = ?, turn_started = ?, status = ?, class = ?,
 		started = ?, ms = ?, trigger = ? WHERE event = ? AND backend = ?`, append(v[2:len(v):len(v)], v[0], v[1])...); err != nil {
 		return fmt.Errorf("update delivery: %w", err)
 	}
-	if x.State != d.State {
-		t.count(d.Backend, x.State, -1)
+	if was.State != d.State {
+		t.count(d.Backend, was.State, -1)
 		t.count(d.Backend, d.State, 1)
 	}
 	if d.State == proxy.Pending {
@@ -391,5 +381,3 @@ func (t *tx) replaceBody(seq int64, e *entry) error {
 		blob(e.headers), blob(e.forwarded), e.sum[:], seq)
 	return err
 }
-
-func duration(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
