@@ -33,7 +33,9 @@ func (m *Memory) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.
 	return s, attempts, nil
 }
 
-func (v *memEvent) stored() journal.Stored { return journal.Stored{Known: v.known(), Size: int64(len(v.Body))} }
+func (v *memEvent) stored() journal.Stored {
+	return journal.Stored{Known: v.known(), Size: int64(len(v.Body))}
+}
 
 // Body implements journal.Reader.
 func (m *Memory) Body(ctx context.Context, seq int64) ([]byte, error) {

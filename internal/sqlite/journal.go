@@ -18,15 +18,11 @@ func (d *DB) Append(ctx context.Context, e proxy.Entry) (int64, error) {
 		return 0, proxy.ErrFull
 	}
 	r := ready(e)
-	var seq int64
-	err := d.do(ctx, &op{full: true, puts: true, size: r.size(), run: func(t *tx) (err error) {
-		seq, err = t.put(r)
-		return err
-	}})
-	if err != nil {
+	o := &op{put: r, full: true, size: r.size()}
+	if err := d.do(ctx, o); err != nil {
 		return 0, err
 	}
-	return seq, nil
+	return o.seq, nil
 }
 
 // Record implements proxy.Journal. It goes on while the journal is unavailable, until its buffer is full: then it returns
@@ -80,11 +76,16 @@ func (d *DB) release(ls []proxy.Leased) {
 
 // Settle implements proxy.Journal.
 func (d *DB) Settle(ctx context.Context, s ...proxy.Settlement) error {
+	s = slices.Clone(s) // the writer may come to it when ctx has ended and the caller has gone
 	for i := range s {
 		switch s[i].State {
 		case proxy.Pending, proxy.Delivered, proxy.Failed:
 		default:
 			return fmt.Errorf("settle: a delivery cannot become %q", s[i].State)
+		}
+		if a := s[i].Attempt; a != nil {
+			own := *a
+			s[i].Attempt = &own
 		}
 	}
 	return d.do(ctx, &op{size: int64(len(s)) * 512, run: func(t *tx) error { return t.settle(s) }})
@@ -92,6 +93,7 @@ func (d *DB) Settle(ctx context.Context, s ...proxy.Settlement) error {
 
 // Resend implements proxy.Journal.
 func (d *DB) Resend(ctx context.Context, now time.Time, seq int64, backends []string) ([]proxy.Resent, error) {
+	backends = slices.Clone(backends)
 	var out []proxy.Resent
 	err := d.do(ctx, &op{size: 512, run: func(t *tx) (err error) {
 		out, err = t.resend(now, seq, backends)

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -44,6 +45,7 @@ func (d *DB) Notes(ctx context.Context, prefix string) (map[string]string, error
 // SaveJob keeps a job's document and returns its id; id 0 is a new one. The last 100 are kept.
 func (d *DB) SaveJob(ctx context.Context, id int64, doc []byte) (int64, error) {
 	isNew := id == 0
+	doc = bytes.Clone(doc)
 	err := d.do(ctx, &op{size: int64(len(doc)), run: func(t *tx) (err error) {
 		now := time.Now().UnixMilli()
 		if !isNew {

@@ -1,11 +1,13 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -18,6 +20,7 @@ func (d *DB) KeepRejected(ctx context.Context, r proxy.Rejected) (id int64, err 
 		return 0, proxy.ErrFull
 	}
 	headers, forwarded, sum := encodeHeader(r.Header), encodeHeader(r.Forwarded), sha256.Sum256(r.Body)
+	r.Body = bytes.Clone(r.Body)
 	err = d.do(ctx, &op{full: true, size: int64(len(r.Body) + len(headers) + 512), run: func(t *tx) (err error) {
 		id, err = t.number(`INSERT INTO quarantine (source, received, client, reason, query, headers, forwarded, sha256, body)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`, r.Source, millis(r.Received), r.Client.String(), r.Reason, r.Query,
@@ -60,6 +63,7 @@ func (d *DB) ListRejected(ctx context.Context, before int64, limit int) (out []p
 
 // DropRejected removes requests and returns how many there were.
 func (d *DB) DropRejected(ctx context.Context, ids ...int64) (dropped int, err error) {
+	ids = slices.Clone(ids)
 	err = d.do(ctx, &op{size: 256, run: func(t *tx) error {
 		dropped = 0
 		for _, id := range ids {

@@ -1,11 +1,11 @@
 package sqlite
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"database/sql/driver"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -59,8 +59,21 @@ type entry struct {
 	proxy.Entry
 	event              proxy.Event // which Event points to
 	unique             bool
+	body               *[]byte // which Event.Body is in; from bodies, or nil
 	headers, forwarded []byte
 	sum                [sha256.Size]byte
+}
+
+// bodies lends what the bodies of entries are copied to. A larger one than pooledBody is rare, and not worth keeping.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
+
+const pooledBody = 64 << 10
+
+// done gives back what the entry was lent, once it is written. It leaves Event alone: Find may be looking at it.
+func (e *entry) done() {
+	if e.body != nil && cap(*e.body) <= pooledBody {
+		bodies.Put(e.body)
+	}
 }
 
 func ready(e proxy.Entry) *entry {
@@ -72,7 +85,11 @@ func ready(e proxy.Entry) *entry {
 		r.event.Body = nil
 		return r
 	}
-	r.event.Body = bytes.Clone(e.Event.Body)
+	if e.Event.Body != nil {
+		r.body = bodies.Get().(*[]byte)
+		*r.body = append((*r.body)[:0], e.Event.Body...)
+		r.event.Body = *r.body
+	}
 	r.headers, r.forwarded = encodeHeader(e.Event.Header), encodeHeader(e.Event.Forwarded)
 	r.sum = sha256.Sum256(r.event.Body)
 	r.Deliveries = slices.Clone(e.Deliveries)

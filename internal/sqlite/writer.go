@@ -21,9 +21,10 @@ const (
 
 // op is something for the writer to do, and its answer.
 type op struct {
+	put   *entry // to be put, or nil
+	seq   int64  // the number of its event
 	run   func(t *tx) error
 	reads bool   // it writes nothing
-	puts  bool   // it puts an entry, no more
 	full  bool   // it is refused below the reserve
 	size  int64  // about what it writes
 	lost  func() // what to do when it was done but nobody waits any more; may be nil
@@ -167,7 +168,7 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	}
 	waiting := len(all)
 	for _, n := range notes {
-		all = append(all, &op{puts: true, size: n.entry.size(), run: func(t *tx) error { _, err := t.put(n.entry); return err }})
+		all = append(all, &op{put: n.entry, size: n.entry.size()})
 	}
 	if len(all) == 0 {
 		return nil
@@ -187,6 +188,11 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	}
 	d.wal.wrote(all)
 	d.history.written(all[waiting:], d.log)
+	for _, o := range all {
+		if o.put != nil {
+			o.put.done()
+		}
+	}
 	for _, o := range all[:waiting] {
 		o.answer()
 	}
@@ -269,7 +275,12 @@ func (t *tx) commit(all []*op) error {
 // do runs one operation. One that only reads and fails keeps no leases.
 func (t *tx) do(o *op) error {
 	mark := len(t.undo)
-	err := o.run(t)
+	var err error
+	if o.put != nil {
+		o.seq, err = t.put(o.put)
+	} else {
+		err = o.run(t)
+	}
 	if err != nil && o.reads {
 		t.back(mark)
 	}
@@ -290,7 +301,7 @@ func (t *tx) runAll(all []*op) (clean bool, err error) {
 	t.rows = &rows{}
 	for _, o := range all {
 		err := error(nil)
-		if !o.puts {
+		if o.put == nil {
 			err = t.flushRows()
 		}
 		if err == nil {

@@ -19,7 +19,7 @@ func TestAbandoned(t *testing.T) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		for _, o := range d.queue {
-			if o.puts { // the journal has some of its own
+			if o.put != nil { // the journal has some of its own
 				n++
 			}
 		}
