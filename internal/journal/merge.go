@@ -29,7 +29,7 @@ type Merged struct {
 	proxy.Delivery // as it is from now on
 
 	// Attempt is to be kept, under its Turn and N; nil: there is none, or it is kept already. Where another attempt has
-	// that place (a late one of an earlier turn, say), it gets the next N of its turn that is free.
+	// that place (a late one of an earlier turn, say), it comes after the last of its turn.
 	Attempt *proxy.Attempt
 
 	Opened   bool // a later turn began: the body that came with it is kept, and Answered was about the turn before

@@ -171,10 +171,14 @@ func (v *memEvent) merge(in proxy.EntryDelivery) (opened bool) {
 }
 
 func (v *memEvent) keep(a proxy.Attempt) {
-	for i := 0; i < len(v.attempts); i++ {
-		if b := v.attempts[i]; b.Backend == a.Backend && b.Turn == a.Turn && b.N == a.N {
-			a.N, i = a.N+1, -1
+	taken, after := false, 0
+	for _, b := range v.attempts {
+		if b.Backend == a.Backend && b.Turn == a.Turn {
+			taken, after = taken || b.N == a.N, max(after, b.N+1)
 		}
+	}
+	if taken {
+		a.N = after
 	}
 	v.attempts = append(v.attempts, a)
 }

@@ -5,37 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
-
-// TestPruneAfterClockAhead: an event that was received while the clock was ahead does not keep those after it.
-func TestPruneAfterClockAhead(t *testing.T) {
-	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for name, ahead := range map[string]time.Duration{"still ahead": 365 * 24 * time.Hour, "no longer ahead": 89 * time.Minute} {
-		t.Run(name, func(t *testing.T) {
-			d := openNew(t)
-			for n := range int64(10) {
-				e := entryOf(n, proxy.Delivered)
-				e.Event.Received = t0
-				if n < 3 {
-					e.Event.Received = t0.Add(ahead)
-				}
-				e.Deliveries[0].Attempt.Started = e.Event.Received
-				if _, err := d.Append(t.Context(), e); err != nil {
-					t.Fatal(err)
-				}
-			}
-			now := t0.Add(90 * time.Minute)
-			if n, err := d.Prune(t.Context(), now, journal.Retention{Delivered: time.Hour}, 100); err != nil || n != 7 {
-				t.Errorf("pruned %d, %v, want 7", n, err)
-			}
-			if n, err := d.Prune(t.Context(), now.Add(2*ahead), journal.Retention{Delivered: time.Hour}, 100); err != nil || n != 3 {
-				t.Errorf("pruned %d later, %v, want 3", n, err)
-			}
-		})
-	}
-}
 
 // TestEarlyDropAfterClockAhead: nor does it keep room from being made.
 func TestEarlyDropAfterClockAhead(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -202,6 +204,32 @@ func TestReopen(t *testing.T) {
 	seq, err := d.Append(t.Context(), entryOf(1000, proxy.Pending))
 	if err != nil || seq != 301 {
 		t.Errorf("the next event has number %d, %v", seq, err)
+	}
+}
+
+// TestOutlives: what is neither an event nor a lease outlives the process too.
+func TestOutlives(t *testing.T) {
+	t.Parallel()
+	path, at := filepath.Join(t.TempDir(), "j.db"), time.UnixMilli(1_700_000_000_000).UTC()
+	d := openAt(t, path, Options{})
+	_, kept := d.KeepRejected(t.Context(), proxy.Rejected{Source: "main", Received: at, Client: netip.MustParseAddr("2001:db8::1"), Body: []byte("\x00\xff{")})
+	_, saved := d.SaveJob(t.Context(), 0, []byte("job"))
+	noted, audited := d.SetNote(t.Context(), "paused/legacy", "1"), d.Audit(t.Context(), journal.AuditEntry{At: at, Action: "pause"})
+	if err := errors.Join(kept, saved, noted, audited, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = openAt(t, path, Options{})
+	if rs, err := d.ListRejected(t.Context(), 0, 10); err != nil || len(rs) != 1 || string(rs[0].Body) != "\x00\xff{" || rs[0].Client.String() != "2001:db8::1" {
+		t.Errorf("rejected: %+v, %v", rs, err)
+	}
+	if js, err := d.LoadJobs(t.Context()); err != nil || string(js[1]) != "job" {
+		t.Errorf("jobs: %v, %v", js, err)
+	}
+	if ns, err := d.Notes(t.Context(), ""); err != nil || ns["paused/legacy"] != "1" {
+		t.Errorf("notes: %v, %v", ns, err)
+	}
+	if as, err := d.AuditTrail(t.Context(), 10); err != nil || len(as) != 1 || as[0].Action != "pause" || !as[0].At.Equal(at) {
+		t.Errorf("audit: %v, %v", as, err)
 	}
 }
 

@@ -36,6 +36,11 @@ type lap struct {
 	started time.Time
 }
 
+// over reports whether as much time has passed since a lap began, or the clock was set back to before that.
+func over(now, began time.Time, every time.Duration) bool {
+	return now.Before(began) || now.Sub(began) >= every
+}
+
 // classQueries walk the events that one retention may end for, oldest first: delivered, failed, and those without
 // deliveries. Each passes what it does not need by an index.
 var classQueries = [...]string{
@@ -112,7 +117,7 @@ const (
 
 // pruneClass goes on with a class from where it was.
 func (d *DB) pruneClass(ctx context.Context, now time.Time, r journal.Retention, class int, l *lap, n int) (pruned int, err error) {
-	if now.Sub(l.started) >= pruneLap {
+	if over(now, l.started, pruneLap) {
 		l.at, l.started = 0, now
 	}
 	for range pruneLooks {
@@ -221,7 +226,7 @@ func (t *tx) remove(now time.Time, a *aged) error {
 // pruneSeen walks the ids of pruned events once a day and deletes those that are old.
 func (d *DB) pruneSeen(ctx context.Context, now time.Time, n int) error {
 	p := &d.prune
-	if p.seen == (proxy.Key{}) && now.Sub(p.seenLap) < 24*time.Hour {
+	if p.seen == (proxy.Key{}) && !over(now, p.seenLap, 24*time.Hour) {
 		return nil
 	}
 	if p.seen == (proxy.Key{}) {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -219,9 +218,9 @@ func TestTestEventsAreFound(t *testing.T) {
 	}
 	bulk(t, d, 3, 2*small, stateDelivered, time.Now())
 	described(t, d)
-	found, err := withID(d, "evt_00000000000000")
-	if err != nil || len(found) != 2 {
-		t.Errorf("found %d, %v", len(found), err)
+	p, err := d.Events(t.Context(), journal.Filter{ID: "evt_00000000000000"})
+	if err != nil || len(p.Events) != 2 {
+		t.Errorf("found %d, %v", len(p.Events), err)
 	}
 }
 
@@ -475,29 +474,5 @@ func TestNeedle(t *testing.T) {
 				t.Fatalf("byte %d of %q became %q, want %q", i, x, n.buf[i], want)
 			}
 		}
-	}
-}
-
-// TestEventHasItsHeaders: a single event comes with what each attempt sends, a list does not.
-func TestEventHasItsHeaders(t *testing.T) {
-	t.Parallel()
-	d := openSmall(t)
-	e := entryOf(1, proxy.Pending)
-	e.Event.Query = "a=1"
-	seq, err := d.Append(t.Context(), e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, _, err := d.Event(t.Context(), seq)
-	if err != nil {
-		t.Fatal(err)
-	}
-	type sent struct {
-		Query             string
-		Header, Forwarded http.Header
-	}
-	want := sent{"a=1", e.Event.Header, e.Event.Forwarded}
-	if diff := cmp.Diff(want, sent{k.Event.Query, k.Event.Header, k.Event.Forwarded}); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -252,7 +252,7 @@ func (t *tx) stands(seq int64, d delivery) {
 const insertAttempt = `INSERT INTO attempts (event, backend, turn, n, started, ms, status, class, error, trigger, excerpt)
 	VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`
 
-// insertAttempt keeps an attempt in its place, or the next of its turn that is free.
+// insertAttempt keeps an attempt in its place, or after the last of its turn where another has that.
 func (t *tx) insertAttempt(seq int64, a *proxy.Attempt) error {
 	args := []driver.Value{
 		seq, a.Backend, int64(a.Turn), int64(a.N), millis(a.Started), a.Duration.Milliseconds(), int64(a.Status), a.Outcome, a.Error,

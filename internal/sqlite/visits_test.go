@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -64,28 +63,6 @@ func TestReadersLeave(t *testing.T) {
 		if err := <-ended; !errors.As(err, &out) {
 			t.Errorf("a reader was told: %v", err)
 		}
-	}
-	poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
-}
-
-// TestBackupLeaves: a copy that is being made ends with the connection too.
-func TestBackupLeaves(t *testing.T) {
-	d := openNew(t)
-	for n := range int64(64) {
-		e := entryOf(n, proxy.Pending)
-		e.Event.Body = make([]byte, 1<<20)
-		if _, err := d.Append(t.Context(), e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- d.Backup(t.Context(), filepath.Join(t.TempDir(), "copy.db"), nil) }()
-	poll(t, "it copies", func() bool { d.visits.mu.Lock(); defer d.visits.mu.Unlock(); return len(d.visits.ends) > 0 })
-	d.hurt <- errors.New("disk on fire")
-	poll(t, "the outage is seen", func() bool { return d.barrier(t.Context()) != nil || len(ended) > 0 })
-	var out *journal.Outage
-	if err := <-ended; err != nil && !errors.As(err, &out) {
-		t.Errorf("the backup ended with %v", err)
 	}
 	poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
 }
