@@ -88,12 +88,12 @@ func TestRecall(t *testing.T) {
 func TestClockBack(t *testing.T) {
 	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var c clock
-	if !c.back(t0) {
+	if !c.setBack(t0) {
 		t.Error("the first time is not looked at")
 	}
 	c.last = t0
 	for step, want := range map[time.Duration]bool{time.Second: false, -time.Second: false, -time.Hour: true, time.Hour: false} {
-		if got := c.back(t0.Add(step)); got != want {
+		if got := c.setBack(t0.Add(step)); got != want {
 			t.Errorf("%v later: %v, want %v", step, got, want)
 		}
 	}

@@ -71,7 +71,7 @@ type DB struct {
 	lock     *os.File
 
 	ids     *ids
-	fresh   fresh
+	newest  newest
 	history *history
 	leases  leases
 	oldest  oldest
@@ -79,9 +79,9 @@ type DB struct {
 	prune   pruner
 	totals  sync.Mutex
 
-	reading, counting turnstile
+	reading, counting permits
 
-	visits  visits
+	gate    gate
 	readers atomic.Pointer[sql.DB] // these are nil while the journal is unavailable
 	finders atomic.Pointer[sql.DB]
 	ckpt    atomic.Pointer[sql.DB]
@@ -97,8 +97,8 @@ type DB struct {
 	down   *journal.Outage
 
 	// The writer's own.
-	seq     int64 // the last event's number
-	noNotes time.Time
+	seq       int64     // the last event's number
+	historyAt time.Time // no history is written before: the batch that it was in failed
 }
 
 var errClosed = errors.New("journal unavailable: it is closed")
@@ -121,10 +121,10 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	d := &DB{
 		path: path, opts: o, log: o.Log, onCommit: o.OnCommit, ids: newIDs(), history: newHistory(),
 		leases:  leases{by: map[string]*shelf{}},
-		reading: make(turnstile, 2), counting: make(turnstile, 1), wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
+		reading: make(permits, 2), counting: make(permits, 1), wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
 	}
 	d.wal.poke = make(chan struct{}, 1)
-	d.fresh.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
+	d.newest.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
 	d.space.init(path, o)
 	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait, o.Log); err != nil {
 		return nil, err
@@ -134,8 +134,8 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 		return nil, errors.Join(err, unlockFile(d.lock))
 	}
 	d.done.Go(func() { d.run(c) })
-	d.done.Go(d.keep)
-	d.done.Go(d.keepSegments)
+	d.done.Go(d.housekeep)
+	d.done.Go(d.describeSegments)
 	return d, nil
 }
 
@@ -150,16 +150,16 @@ func (d *DB) connect(ctx context.Context) (*connection, error) {
 	if err := private(d.path); err != nil {
 		return nil, err
 	}
-	c, err := d.tryConnect(ctx)
+	c, err := d.connectOnce(ctx)
 	if err != nil && d.space.blames(err) && d.space.exhausted() {
-		c, err = d.tryConnect(ctx)
+		c, err = d.connectOnce(ctx)
 	}
 	return c, err
 }
 
-// tryConnect opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
+// connectOnce opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
 // connection that broke, has written is synced, checked and checkpointed before the first acknowledgement.
-func (d *DB) tryConnect(ctx context.Context) (_ *connection, err error) {
+func (d *DB) connectOnce(ctx context.Context) (_ *connection, err error) {
 	// No connection is open now: closing a descriptor of the file would drop the locks of one that is.
 	if err := syncFiles(d.path, d.path+"-wal"); err != nil {
 		return nil, err
@@ -200,7 +200,7 @@ func (d *DB) tryConnect(ctx context.Context) (_ *connection, err error) {
 		}
 		pools[i].Store(p)
 	}
-	d.visits.begin()
+	d.gate.begin()
 	return c, nil
 }
 
@@ -241,7 +241,7 @@ func (d *DB) pools() [3]*atomic.Pointer[sql.DB] {
 
 // disconnect closes every connection to the file.
 func (d *DB) disconnect(c *connection) {
-	d.visits.end()
+	d.gate.end()
 	for _, at := range d.pools() {
 		if p := at.Swap(nil); p != nil {
 			_ = p.Close()
@@ -303,8 +303,8 @@ func (d *DB) Close() error {
 	d.poke()
 	d.done.Wait()
 	var err error
-	if notes, _ := d.history.oldest(1 << 30); len(notes) > 0 {
-		err = fmt.Errorf("close journal: %d entries of history were not written", len(notes))
+	if past, _ := d.history.head(1 << 30); len(past) > 0 {
+		err = fmt.Errorf("close journal: %d entries of history were not written", len(past))
 	}
 	return errors.Join(err, unlockFile(d.lock))
 }

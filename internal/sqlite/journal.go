@@ -38,7 +38,7 @@ func (d *DB) Record(e proxy.Entry) error {
 	if d.space.full.Load() && r.creates() && e.Event.Seq == 0 {
 		return proxy.ErrFull
 	}
-	if err := d.history.take(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
+	if err := d.history.add(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
 		if down != nil {
 			return down
 		}
@@ -66,7 +66,7 @@ func (d *DB) Lease(ctx context.Context, r proxy.LeaseRequest) ([]proxy.Leased, t
 	return out, next, nil
 }
 
-// release gives back leases that nobody learned of.
+// release gives back leases of which nobody was told.
 func (d *DB) release(ls []proxy.Leased) {
 	for _, l := range ls {
 		d.leases.drop(l.Backend, l.Event.Seq)
@@ -105,7 +105,7 @@ func (d *DB) Resend(ctx context.Context, now time.Time, seq int64, backends []st
 	return out, nil
 }
 
-// barrier returns when everything that was asked for before is committed.
+// barrier returns when everything that was enqueued before is committed.
 func (d *DB) barrier(ctx context.Context) error {
 	return d.do(ctx, &op{run: func(*tx) error { return nil }})
 }
@@ -133,12 +133,12 @@ func (d *DB) Find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 	if !(&proxy.Event{ID: k.ID}).Unique() {
 		return proxy.Known{}, proxy.ErrNotFound
 	}
-	for try := 0; ; try++ {
+	for looks := 1; ; looks++ {
 		before := d.history.commits()
 		known, err := d.findOnce(ctx, k)
-		if before == d.history.commits() || try == 10 {
+		if before == d.history.commits() || looks == 10 {
 			return known, err
-		} // else a note may have moved into the file between the looks at the file and at the notes
+		} // else an entry may have moved into the file after the look at the file and before that at the entries
 	}
 }
 
@@ -152,25 +152,20 @@ func (d *DB) findOnce(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 		}
 		found = err == nil
 	}
-	for _, n := range d.history.about(k, known.Event.Seq) {
-		if known.Event.Seq == 0 && len(known.Deliveries) == 0 && n.entry.creates() {
-			known, found = proxy.Known{Event: bare(*n.entry.Event), State: n.entry.State, Reason: n.entry.Reason}, true
+	for _, u := range d.history.about(k, known.Event.Seq) {
+		if known.Event.Seq == 0 && len(known.Deliveries) == 0 && u.creates() {
+			known, found = proxy.Known{Event: *u.Event, State: u.State, Reason: u.Reason}, true
+			known.Event.Body = nil
 		}
 		if found {
-			overlay(&known, n.entry)
+			overlay(&known, u.entry)
 		}
 	}
 	if !found {
 		return proxy.Known{}, proxy.ErrNotFound
 	}
-	d.leases.mark(known.Event.Seq, known.Deliveries)
+	d.leases.fill(known.Event.Seq, known.Deliveries)
 	return known, nil
-}
-
-// bare is an event without its body and headers.
-func bare(e proxy.Event) proxy.Event {
-	e.Body, e.Header, e.Forwarded = nil, nil, nil
-	return e
 }
 
 // overlay shows what writing an entry will make of what is known. An attempt that does not raise the count is taken for

@@ -178,8 +178,8 @@ func (l *leases) next(backend string, now time.Time) (next time.Time) {
 	return next
 }
 
-// mark fills in the leases of an event's deliveries.
-func (l *leases) mark(seq int64, ds []proxy.Delivery) {
+// fill fills in the leases of an event's deliveries.
+func (l *leases) fill(seq int64, ds []proxy.Delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range ds {

@@ -66,7 +66,7 @@ func (d *DB) page(ctx context.Context, f journal.Filter, budget time.Duration) (
 		return err
 	})
 	for i := range p.Events {
-		d.leases.mark(p.Events[i].Event.Seq, p.Events[i].Deliveries)
+		d.leases.fill(p.Events[i].Event.Seq, p.Events[i].Deliveries)
 	}
 	return p, looked, err
 }
@@ -93,10 +93,10 @@ func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 	return n, nil
 }
 
-// turnstile lets a few in at a time. Lists must leave connections for those who take events in.
-type turnstile chan struct{}
+// permits lets a few in at a time. Lists must leave connections for those who take events in.
+type permits chan struct{}
 
-func (t turnstile) enter(ctx context.Context) error {
+func (t permits) enter(ctx context.Context) error {
 	select {
 	case t <- struct{}{}:
 		return nil
@@ -105,7 +105,7 @@ func (t turnstile) enter(ctx context.Context) error {
 	}
 }
 
-func (t turnstile) leave() { <-t }
+func (t permits) leave() { <-t }
 
 func numbers(ctx context.Context, c *sql.Conn, q string, args ...any) (out []int64, err error) {
 	err = each(ctx, c, func(r row) error { out = append(out, r.int(0)); return nil }, q, args...)

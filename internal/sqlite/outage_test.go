@@ -30,8 +30,8 @@ func poll(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// hold keeps the writer busy until release.
-func hold(t *testing.T, d *DB) (release func()) {
+// stall keeps the writer busy until release.
+func stall(t *testing.T, d *DB) (release func()) {
 	t.Helper()
 	busy, gate := make(chan struct{}), make(chan struct{})
 	release = sync.OnceFunc(func() { close(gate) })
@@ -78,7 +78,7 @@ func ext4(t *testing.T, megabytes int64) string {
 // TestBatchNeighbours: an operation that fails for a reason of its own takes nothing with it, and leaves nothing.
 func TestBatchNeighbours(t *testing.T) {
 	d := openNew(t)
-	release := hold(t, d) // so that the rest is one batch
+	release := stall(t, d) // so that the rest is one batch
 	var wg sync.WaitGroup
 	var errs [5]error
 	for i := range errs {
@@ -175,7 +175,7 @@ func TestLeaseAbandoned(t *testing.T) {
 // TestRecordFull: history waits for the writer in a bounded buffer.
 func TestRecordFull(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{HistoryEntries: 10})
-	release := hold(t, d)
+	release := stall(t, d)
 	for n := range int64(10) {
 		if err := d.Record(entryOf(n, proxy.Delivered)); err != nil {
 			t.Fatal(err)

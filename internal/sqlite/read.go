@@ -147,7 +147,7 @@ func (d *DB) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.Atte
 	if len(out) == 0 {
 		return journal.Stored{}, nil, proxy.ErrNotFound
 	}
-	d.leases.mark(seq, out[0].Deliveries)
+	d.leases.fill(seq, out[0].Deliveries)
 	return out[0], attempts, nil
 }
 
@@ -163,7 +163,7 @@ func headers(ctx context.Context, c *sql.Conn, e *proxy.Event) error {
 
 // read runs f on a connection for reading, in one snapshot. f gets a context that also ends when the file has to be let go.
 func (d *DB) read(ctx context.Context, f func(ctx context.Context, c *sql.Conn) error) error {
-	return d.visit(ctx, func(ctx context.Context) (err error) {
+	return d.use(ctx, func(ctx context.Context) (err error) {
 		c, err := d.readers.Load().Conn(ctx)
 		if err != nil {
 			return err

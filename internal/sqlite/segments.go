@@ -73,8 +73,8 @@ func mayHold(filter []byte, refs []uint64) bool {
 
 func refBit(h, i uint64, words int) uint64 { return (h + i*(h>>32|1)) % uint64(words*64) }
 
-// keepSegments describes segments as they fill, and forgets those whose events are gone, until the journal is closed.
-func (d *DB) keepSegments() {
+// describeSegments describes segments as they fill, and forgets those whose events are gone, until the journal is closed.
+func (d *DB) describeSegments() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	d.done.Go(func() { <-d.stop; cancel() })
@@ -117,13 +117,13 @@ func (d *DB) describe(ctx context.Context) (more bool, err error) {
 			return nil
 		}
 		more = true
-		events, ok := d.fresh.events(&s)
+		events, ok := d.newest.events(&s)
 		if !ok {
 			if events, err = s.stored(ctx, c); err != nil {
 				return err
 			}
 		}
-		s.hold(events)
+		s.sum(events)
 		return nil
 	})
 	if err != nil || !more {
@@ -142,15 +142,15 @@ type named struct {
 	refs          [4]uint64 // hashes; 0 where there is none
 }
 
-// fresh remembers the newest events, so that they need not be read again when their segment is full, which costs ten
+// newest remembers the newest events, so that they need not be read again when their segment is full, which costs ten
 // times as much.
-type fresh struct {
+type newest struct {
 	mu sync.Mutex
 	of []named // by number, of 8 segments
 }
 
-// note is told of each event that is inserted. When that is undone its number goes to another, or to none.
-func (f *fresh) note(seq int64, e *proxy.Event) {
+// add is told of each event that is inserted. When that is undone its number goes to another, or to none.
+func (f *newest) add(seq int64, e *proxy.Event) {
 	n := named{seq: seq, received: millis(e.Received)}
 	for i, ref := range []string{e.Object, e.Customer, e.Account} {
 		if ref != "" {
@@ -166,7 +166,7 @@ func (f *fresh) note(seq int64, e *proxy.Event) {
 }
 
 // events returns all of a segment, or false where some came before this process.
-func (f *fresh) events(s *segment) ([]named, bool) {
+func (f *newest) events(s *segment) ([]named, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at := s.first % int64(len(f.of))
@@ -198,8 +198,8 @@ func (s *segment) stored(ctx context.Context, c *sql.Conn) (out []named, err err
 	return out, err
 }
 
-// hold makes the row say what its events are.
-func (s *segment) hold(events []named) {
+// sum makes the row say what its events are.
+func (s *segment) sum(events []named) {
 	refs := make(map[uint64]bool, len(events))
 	s.oldest = math.MaxInt64
 	for i := range events {

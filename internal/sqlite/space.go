@@ -83,8 +83,8 @@ func (s *space) blames(err error) bool {
 // mapped is more than SQLite needs to map its index of the log.
 const mapped = 1 << 20
 
-// hold makes the ballast, when there is plenty of room for it.
-func (s *space) hold(free int64) {
+// makeBallast makes it, when there is plenty of room for it.
+func (s *space) makeBallast(free int64) {
 	if s.reserve <= 0 || free < s.reserve+2*ballastSize {
 		return
 	}
@@ -124,7 +124,7 @@ func (d *DB) checkSpace(ctx context.Context) {
 	}
 	s.set(free < enough, free)
 	if !s.full.Load() {
-		s.hold(free)
+		s.makeBallast(free)
 		return
 	}
 	for dropped := 0; free < s.reserve+s.reserve/8; {

@@ -31,12 +31,12 @@ func (t *tx) count(backend string, s proxy.State, n int64) {
 	t.delta[total{backend, stateCode(s, "")}] += n
 }
 
-// back takes back what was changed in memory since mark.
-func (t *tx) back(mark int) {
-	for i := len(t.undo) - 1; i >= mark; i-- {
+// undoTo takes back what was changed in memory, but for the first n changes.
+func (t *tx) undoTo(n int) {
+	for i := len(t.undo) - 1; i >= n; i-- {
 		t.undo[i]()
 	}
-	t.undo = t.undo[:mark]
+	t.undo = t.undo[:n]
 }
 
 // flush writes the totals.
@@ -122,7 +122,7 @@ func scanEventRow(r row) eventRow {
 // put writes or merges an entry and returns its event's number.
 func (t *tx) put(e *entry) (int64, error) {
 	if !e.creates() && e.Event.Seq != 0 {
-		return e.Event.Seq, t.mark(e)
+		return e.Event.Seq, t.answered(e)
 	}
 	k, err := t.lookup(e)
 	if err != nil {
@@ -137,8 +137,8 @@ func (t *tx) put(e *entry) (int64, error) {
 	return k.seq, t.merge(k, e)
 }
 
-// mark notes that Stripe has our answer to an event of which the number is known.
-func (t *tx) mark(e *entry) error {
+// answered notes that Stripe has our answer to an event of which the number is known.
+func (t *tx) answered(e *entry) error {
 	n, err := t.exec(`UPDATE events SET answered = max(answered, ?) WHERE seq = ?`, millis(e.Answered), e.Event.Seq)
 	if err == nil && n == 0 {
 		err = proxy.ErrNotFound
@@ -171,7 +171,7 @@ func (t *tx) insert(e *entry) (int64, error) {
 	}
 	t.db.seq++
 	seq := t.db.seq
-	t.db.fresh.note(seq, v)
+	t.db.newest.add(seq, v)
 	state := int64(0)
 	if len(e.Deliveries) == 0 {
 		state = stateCode(e.State, e.Reason)
@@ -225,7 +225,7 @@ func (t *tx) insertDelivery(seq int64, d delivery, a *proxy.Attempt) error {
 		return err
 	}
 	t.count(d.Backend, d.State, 1)
-	t.stands(seq, d)
+	t.track(seq, d)
 	if a == nil || d.firstTry() {
 		return nil
 	}
@@ -234,8 +234,8 @@ func (t *tx) insertDelivery(seq int64, d delivery, a *proxy.Attempt) error {
 	return t.insertAttempt(seq, &kept)
 }
 
-// stands notes in memory how a row stands that was just written.
-func (t *tx) stands(seq int64, d delivery) {
+// track keeps the leases in step with a row that was just written.
+func (t *tx) track(seq int64, d delivery) {
 	due := millis(d.Due)
 	switch {
 	case d.State != proxy.Pending:
@@ -377,7 +377,7 @@ func (t *tx) change(seq int64, was, d delivery, lease bool) error {
 		t.reopened(d.Backend, seq)
 	}
 	if lease {
-		t.stands(seq, d)
+		t.track(seq, d)
 	} else if h, ok := t.db.leases.get(d.Backend, seq); ok && h.attempts != d.Attempts {
 		h.attempts = d.Attempts
 		t.undo = append(t.undo, t.db.leases.set(d.Backend, seq, h))

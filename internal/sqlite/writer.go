@@ -13,7 +13,7 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// One batch takes at most this much: it bounds how long the last of those who wait is made to.
+// A batch takes at most this much, which bounds how long the last of those who wait for it has to.
 const (
 	batchOps   = 256
 	batchBytes = 16 << 20
@@ -25,9 +25,9 @@ type op struct {
 	seq   int64  // the number of its event
 	run   func(t *tx) error
 	reads bool   // it writes nothing
-	full  bool   // it is refused below the reserve
+	full  bool   // on a full disk it is refused, not run again
 	size  int64  // about what it writes
-	lost  func() // what to do when it was done but nobody waits any more; may be nil
+	lost  func() // run when it was done but nobody waits any more; may be nil
 
 	err   error
 	done  chan error
@@ -61,7 +61,7 @@ func (d *DB) do(ctx context.Context, o *op) error {
 	}
 }
 
-// forget takes what nobody waits for out of the queue: while the writer is held up, it would pile up with all it holds.
+// forget takes an operation that nobody waits for out of the queue, which would grow while the disk hangs.
 func (d *DB) forget(o *op) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -100,8 +100,8 @@ func (o *op) answer() {
 	}
 }
 
-// take removes from the queue what the next batch is made of.
-func (d *DB) take() (ops []*op, closed bool) {
+// nextBatch removes from the queue what the next batch is made of.
+func (d *DB) nextBatch() (ops []*op, closed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n, size := 0, int64(0)
@@ -127,14 +127,14 @@ func (d *DB) write(c *conn) error {
 			return err
 		default:
 		}
-		ops, closed := d.take()
-		notes, waited := d.history.oldest(batchOps)
-		held := time.Until(d.noNotes)
-		if len(notes) < batchOps/2 && waited < historyDelay && !closed || held > 0 {
-			notes = nil // nobody waits for them, and many together change the same pages
+		ops, closed := d.nextBatch()
+		past, waited := d.history.head(batchOps)
+		pause := time.Until(d.historyAt)
+		if len(past) < batchOps/2 && waited < historyDelay && !closed || pause > 0 {
+			past = nil // nobody waits for it, and many entries together change the same pages
 		}
-		if len(ops)+len(notes) > 0 {
-			if err := d.batch(c, ops, notes); err != nil {
+		if len(ops)+len(past) > 0 {
+			if err := d.batch(c, ops, past); err != nil {
 				return err
 			}
 			if err := d.reset(c); err != nil {
@@ -146,7 +146,7 @@ func (d *DB) write(c *conn) error {
 			return nil
 		}
 		if waited > 0 {
-			timer.Reset(max(historyDelay-waited, held, time.Millisecond))
+			timer.Reset(max(historyDelay-waited, pause, time.Millisecond))
 		}
 		select {
 		case <-d.wake:
@@ -157,18 +157,18 @@ func (d *DB) write(c *conn) error {
 	}
 }
 
-// batch commits ops and notes together and answers those who wait. Its error means that the file cannot be trusted.
-func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
+// batch commits ops and history together and answers those who wait. Its error means that the file cannot be trusted.
+func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 	start := time.Now()
-	all := make([]*op, 0, len(ops)+len(notes))
+	all := make([]*op, 0, len(ops)+len(past))
 	for _, o := range ops {
 		if o.state.Load() == opWaiting {
 			all = append(all, o)
 		}
 	}
 	waiting := len(all)
-	for _, n := range notes {
-		all = append(all, &op{put: n.entry, size: n.entry.size()})
+	for _, u := range past {
+		all = append(all, &op{put: u.entry, size: u.size()})
 	}
 	if len(all) == 0 {
 		return nil
@@ -176,12 +176,12 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	t := &tx{conn: c, db: d, delta: map[total]int64{}}
 	seq := d.seq
 	if err := t.commit(all); err != nil {
-		t.back(0)
+		t.undoTo(0)
 		d.seq = seq
 		if _, rollback := c.exec("ROLLBACK"); rollback != nil && broken(rollback) {
 			err = errors.Join(err, rollback)
 		}
-		return d.failed(c, all[:waiting], len(notes) > 0, err)
+		return d.failed(c, all[:waiting], len(past) > 0, err)
 	}
 	for _, f := range t.after {
 		f()
@@ -202,8 +202,9 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	return nil
 }
 
-// failed deals with a batch that was rolled back. No waiter is told of success; what may yet succeed is tried again.
-func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
+// failed deals with a batch that was rolled back. Nobody is told of success; what may succeed by itself is run again:
+// on a full disk what needs little room, otherwise the operations without the history that was committed with them.
+func (d *DB) failed(c *conn, ops []*op, history bool, err error) error {
 	told := fmt.Errorf("journal unavailable: %w", err)
 	var again []*op
 	if code(err) == lib.SQLITE_FULL {
@@ -215,13 +216,13 @@ func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
 				again = append(again, o)
 			}
 		}
-	} else if !broken(err) && notes {
+	} else if !broken(err) && history {
 		again = ops
 	}
-	if notes {
-		d.noNotes = time.Now().Add(time.Second)
+	if history {
+		d.historyAt = time.Now().Add(time.Second)
 	}
-	if len(again) == len(ops) && !notes {
+	if len(again) == len(ops) && !history {
 		again = nil
 	}
 	for _, o := range ops {
@@ -274,7 +275,7 @@ func (t *tx) commit(all []*op) error {
 
 // do runs one operation. One that only reads and fails keeps no leases.
 func (t *tx) do(o *op) error {
-	mark := len(t.undo)
+	n := len(t.undo)
 	var err error
 	if o.put != nil {
 		o.seq, err = t.put(o.put)
@@ -282,7 +283,7 @@ func (t *tx) do(o *op) error {
 		err = o.run(t)
 	}
 	if err != nil && o.reads {
-		t.back(mark)
+		t.undoTo(n)
 	}
 	return err
 }
@@ -329,7 +330,7 @@ func fatal(err error) error {
 
 // runEach starts the transaction again, with a savepoint for each operation.
 func (t *tx) runEach(all []*op) error {
-	t.back(0)
+	t.undoTo(0)
 	t.after, t.rows = nil, nil
 	clear(t.delta)
 	if _, err := t.exec("ROLLBACK"); err != nil {
@@ -359,7 +360,7 @@ func (t *tx) runOne(o *op) error {
 		if err := fatal(o.err); err != nil {
 			return err
 		}
-		t.back(undo)
+		t.undoTo(undo)
 		t.after, t.delta = t.after[:after], delta
 		if _, err := t.exec("ROLLBACK TO one"); err != nil {
 			return err

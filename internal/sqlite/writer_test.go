@@ -14,7 +14,7 @@ import (
 // TestAbandoned: what nobody waits for any more does not pile up before a writer that is held up.
 func TestAbandoned(t *testing.T) {
 	d := openNew(t)
-	release := hold(t, d)
+	release := stall(t, d)
 	queued := func() (n int) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -94,7 +94,7 @@ func TestHurtUnderLoad(t *testing.T) {
 // TestRecordInOutage: a full buffer that nobody empties is not worth waiting for.
 func TestRecordInOutage(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{HistoryEntries: 1})
-	release := hold(t, d)
+	release := stall(t, d)
 	if err := d.Record(entryOf(1, proxy.Delivered)); err != nil {
 		t.Fatal(err)
 	}

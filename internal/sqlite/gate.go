@@ -6,24 +6,24 @@ import (
 	"sync"
 )
 
-// visits are the uses of the file by others than the writer, from one connect to the next disconnect. While the file is
+// gate are the uses of the file by others than the writer, from one connect to the next disconnect. While the file is
 // opened anew there must be none: a reader would keep the log from being copied as a whole, and syncFiles, as it closes
 // its descriptor, would drop the locks of every connection that is open.
-type visits struct {
+type gate struct {
 	mu   sync.Mutex
 	open bool
 	ends map[*context.CancelFunc]bool
 	all  sync.WaitGroup
 }
 
-func (v *visits) begin() {
+func (v *gate) begin() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.open, v.ends = true, map[*context.CancelFunc]bool{}
 }
 
 // end cancels what is under way, waits for it, and lets nobody in until begin.
-func (v *visits) end() {
+func (v *gate) end() {
 	v.mu.Lock()
 	v.open = false
 	for cancel := range v.ends {
@@ -34,7 +34,7 @@ func (v *visits) end() {
 }
 
 // enter lets one in, whom cancel tells to leave soon. It returns false when the file is not open.
-func (v *visits) enter(cancel context.CancelFunc) (leave func(), ok bool) {
+func (v *gate) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !v.open {
@@ -50,11 +50,11 @@ func (v *visits) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 	}, true
 }
 
-// visit runs f, which may use the file while its context lasts, and must have closed what it opened when it returns.
-func (d *DB) visit(ctx context.Context, f func(ctx context.Context) error) error {
+// use runs f, which may use the file while its context lasts, and must have closed what it opened when it returns.
+func (d *DB) use(ctx context.Context, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	leave, ok := d.visits.enter(func() { cancel(d.unavailable()) })
+	leave, ok := d.gate.enter(func() { cancel(d.unavailable()) })
 	if !ok {
 		return d.unavailable()
 	}
@@ -78,7 +78,7 @@ func (d *DB) unavailable() error {
 
 // finder is a connection for Find, whose callers have Stripe waiting. They share none with lists.
 func (d *DB) finder(ctx context.Context) (c *sql.Conn, done func(), err error) {
-	leave, ok := d.visits.enter(func() {})
+	leave, ok := d.gate.enter(func() {})
 	if !ok {
 		return nil, nil, d.unavailable()
 	}

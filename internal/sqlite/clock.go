@@ -17,8 +17,8 @@ const (
 // clock notices when the machine's clock is set back.
 type clock struct{ last time.Time }
 
-// back reports whether now is well before what it was told last, or the first that it is told.
-func (c *clock) back(now time.Time) bool {
+// setBack reports whether now is well before what it was told last, or the first that it is told.
+func (c *clock) setBack(now time.Time) bool {
 	return c.last.IsZero() || now.Round(0).Before(c.last.Add(-time.Minute))
 }
 

@@ -35,7 +35,7 @@ func TestReadersLeave(t *testing.T) {
 		})
 	}()
 	go func() {
-		ended <- d.visit(t.Context(), func(ctx context.Context) error { // as Backup does
+		ended <- d.use(t.Context(), func(ctx context.Context) error { // as Backup does
 			pool, err := open(d.path, 1, false)
 			if err != nil {
 				return err
