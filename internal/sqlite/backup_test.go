@@ -83,7 +83,7 @@ func TestBackupLeaves(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- d.Backup(t.Context(), filepath.Join(t.TempDir(), "copy.db"), nil) }()
-	poll(t, "it copies", func() bool { d.gate.mu.Lock(); defer d.gate.mu.Unlock(); return len(d.gate.ends) > 0 })
+	poll(t, "it copies", func() bool { d.file.mu.Lock(); defer d.file.mu.Unlock(); return len(d.file.cancels) > 0 })
 	d.hurt <- errors.New("disk on fire")
 	poll(t, "the outage is seen", func() bool { return d.barrier(t.Context()) != nil || len(ended) > 0 })
 	var out *journal.Outage

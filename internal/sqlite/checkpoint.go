@@ -75,8 +75,8 @@ func (d *DB) copyLog() {
 		return
 	}
 	var log, copied int64
-	err := d.use(context.Background(), func(ctx context.Context) (err error) {
-		_, log, copied, err = checkpoint(ctx, d.ckpt.Load(), "PASSIVE")
+	err := d.file.use(context.Background(), func(ctx context.Context) (err error) {
+		_, log, copied, err = checkpoint(ctx, d.file.checkpoints.Load(), "PASSIVE")
 		return err
 	})
 	if err != nil {
@@ -132,8 +132,8 @@ func (d *DB) housekeep() {
 			c.last = now.Round(0)
 		}
 		if !d.ids.loaded.Load() || d.ids.crowded() {
-			_ = d.use(ctx, func(ctx context.Context) error {
-				return d.ids.load(ctx, d.readers.Load(), d.barrier) // tried again; until then every lookup asks the file
+			_ = d.file.use(ctx, func(ctx context.Context) error {
+				return d.ids.load(ctx, d.file.readers.Load(), d.barrier) // tried again; until then every lookup asks the file
 			})
 		}
 		d.checkSpace(ctx)

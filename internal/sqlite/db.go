@@ -3,6 +3,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -12,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -81,20 +81,12 @@ type DB struct {
 
 	reading, counting permits
 
-	gate    gate
-	readers atomic.Pointer[sql.DB] // these are nil while the journal is unavailable
-	finders atomic.Pointer[sql.DB]
-	ckpt    atomic.Pointer[sql.DB]
-	wal     walState
-	wake    chan struct{} // for the writer
-	hurt    chan error    // a checkpoint found the file broken
-	stop    chan struct{} // closed by Close
-	done    sync.WaitGroup
-
-	mu     sync.Mutex
-	queue  []*op
-	closed bool
-	down   *journal.Outage
+	queue
+	file file
+	wal  walState
+	hurt chan error    // a checkpoint found the file broken
+	stop chan struct{} // closed by Close
+	done sync.WaitGroup
 
 	// The writer's own.
 	seq       int64     // the last event's number
@@ -121,8 +113,9 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	d := &DB{
 		path: path, opts: o, log: o.Log, onCommit: o.OnCommit, ids: newIDs(), history: newHistory(),
 		leases:  leases{by: map[string]*shelf{}},
-		reading: make(permits, 2), counting: make(permits, 1), wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
+		reading: make(permits, 2), counting: make(permits, 1), queue: queue{wake: make(chan struct{}, 1)}, hurt: make(chan error, 1), stop: make(chan struct{}),
 	}
+	d.file.closed = func() error { return cmp.Or(d.unavailable(), errClosed) }
 	d.wal.poke = make(chan struct{}, 1)
 	d.newest.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
 	d.space.init(path, o)
@@ -192,15 +185,9 @@ func (d *DB) connectOnce(ctx context.Context) (_ *connection, err error) {
 	if err != nil {
 		return nil, err
 	}
-	pools := d.pools()
-	for i, n := range []int{4, 2, 1} {
-		p, err := open(d.path, n, i < 2)
-		if err != nil {
-			return nil, err
-		}
-		pools[i].Store(p)
+	if err := d.file.letIn(d.path); err != nil {
+		return nil, err
 	}
-	d.gate.begin()
 	return c, nil
 }
 
@@ -234,19 +221,9 @@ func (d *DB) run(c *connection) {
 	}
 }
 
-// pools are those of lists and the like, of Find, and of checkpoints.
-func (d *DB) pools() [3]*atomic.Pointer[sql.DB] {
-	return [...]*atomic.Pointer[sql.DB]{&d.readers, &d.finders, &d.ckpt}
-}
-
 // disconnect closes every connection to the file.
 func (d *DB) disconnect(c *connection) {
-	d.gate.end()
-	for _, at := range d.pools() {
-		if p := at.Swap(nil); p != nil {
-			_ = p.Close()
-		}
-	}
+	d.file.letOut()
 	c.close()
 }
 
@@ -254,11 +231,11 @@ func (d *DB) disconnect(c *connection) {
 func (d *DB) fail(err error) {
 	d.mu.Lock()
 	d.down = &journal.Outage{Since: time.Now(), Err: err}
-	queue := d.queue
-	d.queue = nil
+	ops := d.ops
+	d.ops = nil
 	d.mu.Unlock()
 	d.log.Error("journal unavailable", zap.Error(err))
-	for _, o := range queue {
+	for _, o := range ops {
 		o.err = d.down
 		o.answer()
 	}
@@ -311,13 +288,8 @@ func (d *DB) Close() error {
 
 // Ready returns nil when the journal takes new events, else an *journal.Outage that says why not and since when.
 func (d *DB) Ready(context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return errClosed
-	}
-	if d.down != nil {
-		return d.down
+	if err := d.unavailable(); err != nil {
+		return err
 	}
 	if since := d.space.since.Load(); d.space.full.Load() && since != nil {
 		return &journal.Outage{Since: *since, Err: proxy.ErrFull}

@@ -105,11 +105,6 @@ func (d *DB) Resend(ctx context.Context, now time.Time, seq int64, backends []st
 	return out, nil
 }
 
-// barrier returns when everything that was enqueued before is committed.
-func (d *DB) barrier(ctx context.Context) error {
-	return d.do(ctx, &op{run: func(*tx) error { return nil }})
-}
-
 // Flush returns when what Record has taken before is on stable storage.
 func (d *DB) Flush(ctx context.Context) error {
 	for n := d.history.hurry(); !d.history.reached(n); d.history.hurry() {

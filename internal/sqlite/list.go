@@ -44,7 +44,7 @@ func (d *DB) page(ctx context.Context, f journal.Filter, budget time.Duration) (
 		return p, 0, err
 	}
 	defer d.reading.leave()
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		s, err := d.search(ctx, c, f, until)
 		if err != nil {
 			return err
@@ -79,7 +79,7 @@ func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 		return 0, fmt.Errorf("count events: %w", err)
 	}
 	defer d.counting.leave()
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		s, err := d.search(ctx, c, f, time.Time{})
 		if err != nil {
 			return err

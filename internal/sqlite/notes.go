@@ -32,7 +32,7 @@ func (d *DB) SetNote(ctx context.Context, key, value string) error {
 // Notes returns the notes whose keys begin with prefix, by key.
 func (d *DB) Notes(ctx context.Context, prefix string) (map[string]string, error) {
 	out := map[string]string{}
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error { out[r.text(0)] = r.text(1); return nil },
 			`SELECT key, value FROM notes WHERE key >= ? AND substr(key, 1, length(?)) = ?`, prefix, prefix, prefix)
 	})
@@ -67,7 +67,7 @@ func (d *DB) SaveJob(ctx context.Context, id int64, doc []byte) (int64, error) {
 // LoadJobs returns the documents of the jobs that are kept, by id.
 func (d *DB) LoadJobs(ctx context.Context) (map[int64][]byte, error) {
 	out := map[int64][]byte{}
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error { out[r.int(0)] = r.blob(1); return nil }, `SELECT id, doc FROM jobs`)
 	})
 	if err != nil {
@@ -94,7 +94,7 @@ func (d *DB) Audit(ctx context.Context, e journal.AuditEntry) error {
 
 // AuditTrail returns the newest rows of the trail, newest first.
 func (d *DB) AuditTrail(ctx context.Context, limit int) (out []journal.AuditEntry, err error) {
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			out = append(out, journal.AuditEntry{At: timeOf(r.int(0)), Actor: r.text(1), Action: r.text(2), Detail: r.text(3)})
 			return nil

@@ -73,7 +73,7 @@ func (d *DB) Totals(ctx context.Context) ([]journal.Total, error) {
 	d.totals.Lock() // one look at a time: see oldest
 	defer d.totals.Unlock()
 	var out []journal.Total
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		if err := each(ctx, c, func(r row) error {
 			out = append(out, journal.Total{Backend: r.text(0), State: stateOf(r.int(1)), Count: r.int(2)})
 			return nil

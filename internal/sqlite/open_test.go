@@ -304,7 +304,7 @@ func TestOpenRefuses(t *testing.T) {
 // TestDurable reads back what durability rests on from each kind of connection.
 func TestDurable(t *testing.T) {
 	d := openNew(t)
-	for name, pool := range map[string]*sql.DB{"readers": d.readers.Load(), "checkpoints": d.ckpt.Load()} {
+	for name, pool := range map[string]*sql.DB{"readers": d.file.readers.Load(), "checkpoints": d.file.checkpoints.Load()} {
 		c, err := pool.Conn(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -324,7 +324,7 @@ func TestDurable(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.readers.Load().ExecContext(t.Context(), `DELETE FROM events`); err == nil {
+	if _, err := d.file.readers.Load().ExecContext(t.Context(), `DELETE FROM events`); err == nil {
 		t.Errorf("a reader could write")
 	}
 }

@@ -96,7 +96,7 @@ func TestBatchNeighbours(t *testing.T) {
 			_, errs[i] = d.Append(t.Context(), entryOf(int64(i), proxy.Pending))
 		})
 	}
-	poll(t, "all are queued", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.queue) >= len(errs) })
+	poll(t, "all are queued", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.ops) >= len(errs) })
 	release()
 	wg.Wait()
 	for i, err := range errs {
@@ -126,7 +126,7 @@ func checkTotals(t *testing.T, d *DB) {
 	for _, c := range totals {
 		got[total{c.Backend, stateCode(c.State, "")}] = c.Count
 	}
-	err = d.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
+	err = d.file.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
 		return each(t.Context(), c, func(r row) error {
 			k := total{r.text(0), r.int(1)}
 			if got[k] != r.int(2) {

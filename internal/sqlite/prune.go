@@ -150,7 +150,7 @@ func (d *DB) pruneClass(ctx context.Context, now time.Time, r journal.Retention,
 func (d *DB) aged(ctx context.Context, now time.Time, r journal.Retention, class int, from int64, n int) (old []int64, at int64, err error) {
 	at = from
 	cutoff := millis(now.Add(-kept(r, class)))
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		err := each(ctx, c, func(found row) error {
 			if len(old) >= n {
 				return errEnough
@@ -236,7 +236,7 @@ func (d *DB) pruneSeen(ctx context.Context, now time.Time, n int) error {
 	var at proxy.Key
 	looked := 0
 	cutoff := millis(now.Add(-keepSeen))
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			looked++
 			at = proxy.Key{Source: r.text(0), ID: r.text(1)}

@@ -38,7 +38,7 @@ func (d *DB) ListRejected(ctx context.Context, before int64, limit int) (out []p
 	if before <= 0 {
 		before = 1 << 62
 	}
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) (err error) {
 			v := proxy.Rejected{
 				ID: r.int(0), Source: r.text(1), Received: timeOf(r.int(2)), Reason: r.text(4), Query: r.text(5), Body: r.blob(8),
@@ -84,7 +84,7 @@ func (d *DB) DropRejected(ctx context.Context, ids ...int64) (dropped int, err e
 // RejectedSize returns how many requests are kept, how many bytes they are about, and when the oldest was received. It
 // reads all of them but not their bodies: the quarantine is bounded.
 func (d *DB) RejectedSize(ctx context.Context) (n, bytes int64, oldest time.Time, err error) {
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			n, bytes, oldest = r.int(0), r.int(1), timeOf(r.int(2))
 			return nil

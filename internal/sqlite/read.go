@@ -102,7 +102,7 @@ func deliveriesOf(ctx context.Context, c *sql.Conn, events []journal.Stored) err
 }
 
 func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
-	c, done, err := d.finder(ctx)
+	c, done, err := d.file.finder(ctx)
 	if err != nil {
 		return proxy.Known{}, err
 	}
@@ -131,7 +131,7 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 func (d *DB) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.Attempt, error) {
 	var out []journal.Stored
 	var attempts []proxy.Attempt
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) (err error) {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) (err error) {
 		if out, err = known(ctx, c, listColumns, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
 			return err
 		}
@@ -161,25 +161,6 @@ func headers(ctx context.Context, c *sql.Conn, e *proxy.Event) error {
 	}, `SELECT headers, forwarded FROM events WHERE seq = ?`, e.Seq)
 }
 
-// read runs f on a connection for reading, in one snapshot. f gets a context that also ends when the file has to be let go.
-func (d *DB) read(ctx context.Context, f func(ctx context.Context, c *sql.Conn) error) error {
-	return d.use(ctx, func(ctx context.Context) (err error) {
-		c, err := d.readers.Load().Conn(ctx)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
-			return err
-		}
-		defer func() {
-			_, end := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-			err = errors.Join(err, end)
-		}()
-		return f(ctx, c)
-	})
-}
-
 // attemptsOf reads the attempts of an event: the rows, and the successes at the first try, which have none.
 func attemptsOf(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error) {
 	var out []proxy.Attempt
@@ -207,7 +188,7 @@ func attemptsOf(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, e
 
 // Body returns the bytes of an event.
 func (d *DB) Body(ctx context.Context, seq int64) (body []byte, err error) {
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return c.QueryRowContext(ctx, `SELECT body FROM bodies WHERE event = ?`, seq).Scan(&body)
 	})
 	if errors.Is(err, sql.ErrNoRows) {

@@ -85,7 +85,7 @@ func TestIDs(t *testing.T) {
 	fill(t, d, 2000)
 	load := func(s *ids) {
 		t.Helper()
-		if err := s.load(t.Context(), d.readers.Load(), d.barrier); err != nil {
+		if err := s.load(t.Context(), d.file.readers.Load(), d.barrier); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -56,7 +56,7 @@ func walk(t *testing.T, d *DB, f journal.Filter, budget time.Duration) (seqs []i
 // segments returns the first numbers of the segments that are described.
 func segments(t *testing.T, d *DB) (firsts []int64) {
 	t.Helper()
-	if err := d.read(t.Context(), func(_ context.Context, c *sql.Conn) (err error) {
+	if err := d.file.read(t.Context(), func(_ context.Context, c *sql.Conn) (err error) {
 		firsts, err = numbers(t.Context(), c, `SELECT first FROM segments ORDER BY first`)
 		return err
 	}); err != nil {
@@ -322,7 +322,7 @@ func TestPendingBelowMuch(t *testing.T) {
 	if seq, looked := newest(); seq != small-1 || looked > 4*window {
 		t.Errorf("the newest is %d, looked at %d", seq, looked)
 	}
-	if err := d.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
+	if err := d.file.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
 		s, err := d.search(t.Context(), c, f, time.Time{})
 		if err == nil && s.calm.below(10*small) != small {
 			t.Errorf("it has not learned where nothing is Pending, only down to %d", s.calm.below(10*small))
@@ -408,7 +408,7 @@ func TestPlansOfLists(t *testing.T) {
 		"failed":               {journal.Filter{State: proxy.Failed}, "USING COVERING INDEX deliveries_failed (event>? AND event<?)"},
 		"ignored":              {journal.Filter{State: proxy.Ignored}, "USING COVERING INDEX events_kept (state=? AND seq>? AND seq<?)"},
 	} {
-		err := d.read(t.Context(), func(_ context.Context, c2 *sql.Conn) error {
+		err := d.file.read(t.Context(), func(_ context.Context, c2 *sql.Conn) error {
 			s, err := d.search(t.Context(), c2, c.f, time.Time{})
 			if err != nil {
 				return err

@@ -102,7 +102,7 @@ type segment struct {
 // describe writes the row of the oldest full segment that has none, and reports whether there was one.
 func (d *DB) describe(ctx context.Context) (more bool, err error) {
 	var s segment
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		ns, err := numbers(ctx, c, `SELECT coalesce(max(seq), 0) FROM events UNION ALL
 			SELECT coalesce((SELECT last FROM segments ORDER BY first DESC LIMIT 1), 0)`)
 		if err != nil {
@@ -228,7 +228,7 @@ func onDriver(ctx context.Context, c *sql.Conn, f func(c *conn) error) error {
 // dropSegments deletes the rows of some segments beyond after whose events are gone, and returns where to go on.
 func (d *DB) dropSegments(ctx context.Context, after int64) (last int64, err error) {
 	var gone []int64
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			if last = r.int(1); r.int(2) == 0 {
 				gone = append(gone, r.int(0))

@@ -170,7 +170,7 @@ func (d *DB) room(ctx context.Context, enough int64) (int64, error) {
 	if err != nil || free >= enough {
 		return free, err
 	}
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		var pages, size int64
 		if err := c.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages); err != nil {
 			return err

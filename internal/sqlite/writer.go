@@ -1,121 +1,15 @@
 package sqlite
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
-
-// A batch takes at most this much, which bounds how long the last of those who wait for it has to.
-const (
-	batchOps   = 256
-	batchBytes = 16 << 20
-)
-
-// op is something for the writer to do, and its answer.
-type op struct {
-	put   *entry // to be put, or nil
-	seq   int64  // the number of its event
-	run   func(t *tx) error
-	reads bool   // it writes nothing
-	full  bool   // on a full disk it is refused, not run again
-	size  int64  // about what it writes
-	lost  func() // run when it was done but nobody waits any more; may be nil
-
-	err   error
-	done  chan error
-	state atomic.Int32
-}
-
-const (
-	opWaiting = iota
-	opAnswered
-	opGone
-)
-
-// do has the writer run o in its next batch, and waits for the commit.
-func (d *DB) do(ctx context.Context, o *op) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	o.done = make(chan error, 1)
-	if err := d.enqueue(o); err != nil {
-		return err
-	}
-	select {
-	case err := <-o.done:
-		return err
-	case <-ctx.Done():
-		if o.state.CompareAndSwap(opWaiting, opGone) {
-			d.forget(o)
-			return context.Cause(ctx)
-		}
-		return <-o.done
-	}
-}
-
-// forget takes an operation that nobody waits for out of the queue, which would grow while the disk hangs.
-func (d *DB) forget(o *op) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if i := slices.Index(d.queue, o); i >= 0 {
-		d.queue = slices.Delete(d.queue, i, i+1)
-	}
-}
-
-func (d *DB) enqueue(o *op) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.closed:
-		return errClosed
-	case d.down != nil:
-		return d.down
-	}
-	d.queue = append(d.queue, o)
-	d.poke()
-	return nil
-}
-
-// poke wakes the writer.
-func (d *DB) poke() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (o *op) answer() {
-	if o.state.CompareAndSwap(opWaiting, opAnswered) {
-		o.done <- o.err
-	} else if o.lost != nil && o.state.Load() == opGone && o.err == nil {
-		o.lost()
-	}
-}
-
-// nextBatch removes from the queue what the next batch is made of.
-func (d *DB) nextBatch() (ops []*op, closed bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, size := 0, int64(0)
-	for n < len(d.queue) && n < batchOps && size < batchBytes {
-		size += d.queue[n].size
-		n++
-	}
-	ops = append(ops, d.queue[:n]...)
-	clear(d.queue[:n])
-	if d.queue = d.queue[n:]; len(d.queue) == 0 {
-		d.queue = nil
-	}
-	return ops, d.closed
-}
 
 // write commits batches until the journal is closed, which returns nil, or broken.
 func (d *DB) write(c *conn) error {

@@ -18,7 +18,7 @@ func TestAbandoned(t *testing.T) {
 	queued := func() (n int) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		for _, o := range d.queue {
+		for _, o := range d.ops {
 			if o.put != nil { // the journal has some of its own
 				n++
 			}

@@ -25,7 +25,7 @@ func TestReadersLeave(t *testing.T) {
 	reading := make(chan struct{}, 2)
 	ended := make(chan error, 2)
 	go func() {
-		ended <- d.read(t.Context(), func(ctx context.Context, c *sql.Conn) error {
+		ended <- d.file.read(t.Context(), func(ctx context.Context, c *sql.Conn) error {
 			var n int64
 			if err := c.QueryRowContext(ctx, `SELECT count(*) FROM events`).Scan(&n); err != nil {
 				return err
@@ -35,7 +35,7 @@ func TestReadersLeave(t *testing.T) {
 		})
 	}()
 	go func() {
-		ended <- d.use(t.Context(), func(ctx context.Context) error { // as Backup does
+		ended <- d.file.use(t.Context(), func(ctx context.Context) error { // as Backup does
 			pool, err := open(d.path, 1, false)
 			if err != nil {
 				return err
@@ -77,7 +77,7 @@ func TestFindAmongLists(t *testing.T) {
 	const lists = 8
 	for range lists {
 		go func() {
-			out <- d.read(t.Context(), func(context.Context, *sql.Conn) error { in <- struct{}{}; <-gate; return nil })
+			out <- d.file.read(t.Context(), func(context.Context, *sql.Conn) error { in <- struct{}{}; <-gate; return nil })
 		}()
 	}
 	for range 4 {
