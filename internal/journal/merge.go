@@ -49,21 +49,25 @@ func Merge(known proxy.Delivery, in proxy.EntryDelivery, isNew bool) Merged {
 		d.Turn = known.Turn + 1
 	}
 	m := Merged{Delivery: known}
-	n := d.Attempts
 	switch {
 	case d.Turn > known.Turn:
 		m = Merged{Delivery: d, Opened: known.Turn > 0, Replaced: true, Last: true}
 		isNew = true
 	case d.Turn == known.Turn:
 		m.merge(d, a, isNew)
-		n = m.Attempts
+		d.Attempts = m.Attempts
 	}
 	if a != nil && isNew {
-		kept := *a
-		kept.Backend, kept.Turn, kept.N = d.Backend, d.Turn, n
-		m.Attempt = &kept
+		m.Attempt = Numbered(d, a)
 	}
 	return m
+}
+
+// Numbered is a as the last attempt of d: of its backend and turn, and the count of its attempts for N.
+func Numbered(d proxy.Delivery, a *proxy.Attempt) *proxy.Attempt {
+	kept := *a
+	kept.Backend, kept.Turn, kept.N = d.Backend, d.Turn, d.Attempts
+	return &kept
 }
 
 // merge brings in d, which is of the same turn.

@@ -165,12 +165,12 @@ func (v *memEvent) merge(in proxy.EntryDelivery) (opened bool) {
 	m := journal.Merge(*d, in, isNew)
 	*d = m.Delivery
 	if m.Attempt != nil {
-		v.keep(*m.Attempt)
+		v.keep(m.Attempt)
 	}
 	return m.Opened
 }
 
-func (v *memEvent) keep(a proxy.Attempt) {
+func (v *memEvent) keep(a *proxy.Attempt) {
 	taken, after := false, 0
 	for _, b := range v.attempts {
 		if b.Backend == a.Backend && b.Turn == a.Turn {
@@ -180,7 +180,7 @@ func (v *memEvent) keep(a proxy.Attempt) {
 	if taken {
 		a.N = after
 	}
-	v.attempts = append(v.attempts, a)
+	v.attempts = append(v.attempts, *a)
 }
 
 func (v *memEvent) known() proxy.Known {
@@ -259,9 +259,7 @@ func (v *memEvent) settle(s proxy.Settlement) bool {
 	}
 	after, ok := journal.Settle(*d, s)
 	if *d = after; ok && s.Attempt != nil {
-		a := *s.Attempt
-		a.Backend, a.Turn, a.N = d.Backend, d.Turn, d.Attempts
-		v.keep(a)
+		v.keep(journal.Numbered(*d, s.Attempt))
 	}
 	return ok
 }

@@ -115,6 +115,7 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 		leases:  leases{by: map[string]*shelf{}},
 		reading: make(permits, 2), counting: make(permits, 1), queue: queue{wake: make(chan struct{}, 1)}, hurt: make(chan error, 1), stop: make(chan struct{}),
 	}
+	d.prune.file, d.prune.queue = &d.file, &d.queue
 	d.file.closed = func() error { return cmp.Or(d.unavailable(), errClosed) }
 	d.wal.poke = make(chan struct{}, 1)
 	d.newest.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment

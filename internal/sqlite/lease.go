@@ -175,9 +175,7 @@ func (t *tx) settleRow(s *proxy.Settlement, l lease, d proxy.Delivery) (bool, er
 	if a == nil || after.firstTry() {
 		return true, nil
 	}
-	kept := *a
-	kept.Backend, kept.Turn, kept.N = d.Backend, d.Turn, d.Attempts
-	return true, t.insertAttempt(s.Seq, &kept)
+	return true, t.insertAttempt(s.Seq, journal.Numbered(d, a))
 }
 
 // resend asks for deliveries again.

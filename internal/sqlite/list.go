@@ -45,7 +45,7 @@ func (d *DB) page(ctx context.Context, f journal.Filter, budget time.Duration) (
 	}
 	defer d.reading.leave()
 	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
-		s, err := d.search(ctx, c, f, until)
+		s, err := newSearch(ctx, d, c, f, until)
 		if err != nil {
 			return err
 		}
@@ -80,7 +80,7 @@ func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 	}
 	defer d.counting.leave()
 	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
-		s, err := d.search(ctx, c, f, time.Time{})
+		s, err := newSearch(ctx, d, c, f, time.Time{})
 		if err != nil {
 			return err
 		}

@@ -299,7 +299,6 @@ func TestDiskFull(t *testing.T) {
 	poll(t, "there is ballast", func() bool { _, err := os.Stat(d.space.ballast); return err == nil })
 	plenty.Store(true)
 	body := make([]byte, 256<<10)
-	now := time.Now()
 	stored := int64(0)
 	for ; ; stored++ {
 		e := entryOf(stored, proxy.Pending)
@@ -318,7 +317,7 @@ func TestDiskFull(t *testing.T) {
 	if _, err := os.Stat(d.space.ballast); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the ballast is still there: %v", err)
 	}
-	now = time.Now().Add(time.Second)
+	now := time.Now().Add(time.Second)
 	settled := int64(0)
 	for {
 		ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 10, For: time.Minute})

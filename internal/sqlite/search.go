@@ -59,7 +59,7 @@ var (
 	globTypes = strings.NewReplacer(`[`, `[[]`, `?`, `[?]`)
 )
 
-func (d *DB) search(ctx context.Context, c *sql.Conn, f journal.Filter, deadline time.Time) (*search, error) {
+func newSearch(ctx context.Context, d *DB, c *sql.Conn, f journal.Filter, deadline time.Time) (*search, error) {
 	s := &search{c: c, db: d, deadline: deadline, before: f.Before, since: millis(f.Since), until: millis(f.Until)}
 	s.begun = d.oldest.calm.begin() // BEGIN takes no snapshot yet, the first query does
 	if s.before <= 0 {

@@ -323,7 +323,7 @@ func TestPendingBelowMuch(t *testing.T) {
 		t.Errorf("the newest is %d, looked at %d", seq, looked)
 	}
 	if err := d.file.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
-		s, err := d.search(t.Context(), c, f, time.Time{})
+		s, err := newSearch(t.Context(), d, c, f, time.Time{})
 		if err == nil && s.calm.below(10*small) != small {
 			t.Errorf("it has not learned where nothing is Pending, only down to %d", s.calm.below(10*small))
 		}
@@ -409,7 +409,7 @@ func TestPlansOfLists(t *testing.T) {
 		"ignored":              {journal.Filter{State: proxy.Ignored}, "USING COVERING INDEX events_kept (state=? AND seq>? AND seq<?)"},
 	} {
 		err := d.file.read(t.Context(), func(_ context.Context, c2 *sql.Conn) error {
-			s, err := d.search(t.Context(), c2, c.f, time.Time{})
+			s, err := newSearch(t.Context(), d, c2, c.f, time.Time{})
 			if err != nil {
 				return err
 			}

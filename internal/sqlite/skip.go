@@ -85,7 +85,7 @@ func (s *search) pass(ctx context.Context, at *span) (found bool, err error) {
 // learnCalm looks a little for where nothing is Pending, when there is so much that searches need to know.
 func (d *DB) learnCalm(ctx context.Context) error {
 	return d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
-		s, err := d.search(ctx, c, journal.Filter{State: proxy.Pending}, time.Now().Add(listTime/2))
+		s, err := newSearch(ctx, d, c, journal.Filter{State: proxy.Pending}, time.Now().Add(listTime/2))
 		if err == nil && s.calm != nil {
 			_, err = s.run(ctx, 1)
 		}

@@ -190,7 +190,7 @@ func (d *DB) dropEarly(ctx context.Context, now time.Time) (int, error) {
 	defer d.prune.mu.Unlock()
 	l := &d.prune.early
 	at := l.at
-	n, err := d.pruneClass(ctx, now, journal.Retention{Delivered: time.Nanosecond}, 0, l, earlyStep)
+	n, err := d.prune.class(ctx, now, journal.Retention{Delivered: time.Nanosecond}, 0, l, earlyStep)
 	if l.at == at {
 		*l = lap{} // at the end: begin again
 	}

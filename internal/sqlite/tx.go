@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"crypto/sha256"
-	"database/sql/driver"
 	"fmt"
 	"slices"
 	"sync"
@@ -162,78 +161,6 @@ func (t *tx) lookup(e *entry) (k eventRow, err error) {
 	return k, err
 }
 
-func (t *tx) insert(e *entry) (int64, error) {
-	v := e.Event
-	var key driver.Value
-	if e.unique {
-		key = v.ID
-		t.db.ids.add(v.Key())
-	}
-	t.db.seq++
-	seq := t.db.seq
-	t.db.newest.add(seq, v)
-	state := int64(0)
-	if len(e.Deliveries) == 0 {
-		state = stateCode(e.State, e.Reason)
-	}
-	if err := t.write(&insertEvents, seq, v.Source, v.ID, key, v.Type, text(v.Account), flag(v.Livemode), text(v.APIVersion),
-		text(v.Object), text(v.Customer), millis(v.Created), millis(v.Received), state, text(e.Reason), millis(e.Answered),
-		text(v.Query), blob(e.headers), blob(e.forwarded), e.sum[:]); err != nil {
-		return 0, err
-	}
-	if err := t.write(&insertBodies, seq, content(v.Body)); err != nil {
-		return 0, err
-	}
-	for i, in := range e.Deliveries {
-		if i > 0 { // a backend named twice merges
-			if _, err := t.mergeDelivery(seq, e, in); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		if err := t.insertDelivery(seq, incoming(in), in.Attempt); err != nil {
-			return 0, err
-		}
-	}
-	return seq, nil
-}
-
-// text and blob bind nothing as null, content binds it as an empty blob.
-func text(s string) driver.Value {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
-func blob(b []byte) driver.Value {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
-func content(b []byte) driver.Value {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
-
-func (t *tx) insertDelivery(seq int64, d delivery, a *proxy.Attempt) error {
-	if err := t.write(&insertDeliveries, d.values(seq)...); err != nil {
-		return err
-	}
-	t.count(d.Backend, d.State, 1)
-	t.track(seq, d)
-	if a == nil || d.firstTry() {
-		return nil
-	}
-	kept := *a
-	kept.Backend, kept.Turn, kept.N = d.Backend, d.Turn, d.Attempts
-	return t.insertAttempt(seq, &kept)
-}
-
 // track keeps the leases in step with a row that was just written.
 func (t *tx) track(seq int64, d delivery) {
 	due := millis(d.Due)
@@ -247,28 +174,6 @@ func (t *tx) track(seq int64, d delivery) {
 		t.undo = append(t.undo, t.db.leases.drop(d.Backend, seq))
 		t.db.leases.waits(d.Backend, seq, due)
 	}
-}
-
-const insertAttempt = `INSERT INTO attempts (event, backend, turn, n, started, ms, status, class, error, trigger, excerpt)
-	VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`
-
-// insertAttempt keeps an attempt in its place, or after the last of its turn where another has that.
-func (t *tx) insertAttempt(seq int64, a *proxy.Attempt) error {
-	args := []driver.Value{
-		seq, a.Backend, int64(a.Turn), int64(a.N), millis(a.Started), a.Duration.Milliseconds(), int64(a.Status), a.Outcome, a.Error,
-		string(a.Trigger), a.Excerpt,
-	}
-	done, err := t.exec(insertAttempt+` ON CONFLICT DO NOTHING`, args...)
-	if err == nil && done == 0 {
-		args[3], err = t.number(`SELECT max(n) + 1 FROM attempts WHERE event = ? AND backend = ? AND turn = ?`, args[:3]...)
-		if err == nil {
-			_, err = t.exec(insertAttempt, args...)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("insert attempt: %w", err)
-	}
-	return nil
 }
 
 // merge brings an entry into an event that is there.
