@@ -393,11 +393,11 @@ func testRecordAnswered(t *testing.T, h *harness) {
 	h.record(proxy.Entry{Event: recorded, Deliveries: []proxy.EntryDelivery{ended(legacy, proxy.Delivered, 1, attempt(1, 200))}})
 	h.record(proxy.Entry{Event: &proxy.Event{Source: src, ID: recorded.ID}, Answered: at})
 	if k := h.find(recorded); !k.Answered.Equal(at) {
-		t.Errorf("a note about what was only recorded is lost")
+		t.Errorf("the answer to what was only recorded is lost")
 	}
 }
 
-func testRecordNoteMakesNoEvent(t *testing.T, h *harness) {
+func testRecordAnswerMakesNoEvent(t *testing.T, h *harness) {
 	e := event(1)
 	h.record(proxy.Entry{Event: &proxy.Event{Source: src, ID: e.ID}, Answered: t0})
 	if _, err := h.Find(context.Background(), e.Key()); !errors.Is(err, proxy.ErrNotFound) {

@@ -351,7 +351,7 @@ func (m *machine) attempts(rt *rapid.T, seq, model int64) {
 	if err != nil || errB != nil {
 		rt.Fatalf("Event: %v, model %v", err, errB)
 	}
-	// A success at the first try is kept without the excerpt.
+	// A success at the first attempt is kept without the excerpt.
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(proxy.Attempt{}, "Excerpt", "Error")); diff != "" {
 		rt.Fatalf("attempts (-model +journal):\n%s", diff)
 	}

@@ -107,25 +107,25 @@ func testLeaseExpiry(t *testing.T, h *harness) {
 	h.settle(proxy.SettleDelivered(second, *attempt(1, 200)))
 }
 
-// testLeasePastHeld: what is leased stands before the rest and must not hide it, also after some of it came back.
-func testLeasePastHeld(t *testing.T, h *harness) {
+// testLeasePastLeased: what is leased stands before the rest and must not hide it, also after some of it came back.
+func testLeasePastLeased(t *testing.T, h *harness) {
 	for n := range 50 {
 		h.append(event(n), pending(legacy, t0.Add(time.Duration(n)*time.Millisecond)))
 	}
 	now := t0.Add(time.Second)
-	var held []proxy.Leased
+	var leased []proxy.Leased
 	for range 5 {
 		ls, _ := h.lease(now, legacy, 9)
-		held = append(held, ls...)
+		leased = append(leased, ls...)
 	}
-	if len(held) != 45 {
-		t.Fatalf("leased %d, want 45", len(held))
+	if len(leased) != 45 {
+		t.Fatalf("leased %d, want 45", len(leased))
 	}
-	h.settle(proxy.SettleRelease(held[3], time.Time{}), proxy.SettleDelivered(held[20], *attempt(1, 200)),
-		proxy.SettleRelease(held[40], now.Add(minute)))
+	h.settle(proxy.SettleRelease(leased[3], time.Time{}), proxy.SettleDelivered(leased[20], *attempt(1, 200)),
+		proxy.SettleRelease(leased[40], now.Add(minute)))
 	early := h.append(event(100), pending(legacy, t0.Add(-time.Second)))
 	ls, next := h.lease(now, legacy, 100)
-	want := []int64{early, held[3].Event.Seq}
+	want := []int64{early, leased[3].Event.Seq}
 	if got := seqs(ls); len(got) != 7 || !slices.Equal(got[:2], want) {
 		t.Errorf("leased %v, want seven that begin with %v", got, want)
 	}

@@ -114,7 +114,7 @@ func (m *Memory) Record(e proxy.Entry) error {
 		return err
 	}
 	defer m.mu.Unlock()
-	_, _ = m.put(e) // a note about an event that is not there says nothing
+	_, _ = m.put(e) // an answer to an event that is not there says nothing
 	return nil
 }
 

@@ -128,12 +128,12 @@ func (d *DB) housekeep() {
 	defer tick.Stop()
 	var c clock
 	for {
-		if now := time.Now(); !c.setBack(now) || d.recall(ctx, now) == nil { // what fails is tried again
+		if now := time.Now(); !c.setBack(now) || d.recall(ctx, now) == nil { // what fails is done again a second later
 			c.last = now.Round(0)
 		}
 		if !d.ids.loaded.Load() || d.ids.crowded() {
 			_ = d.file.use(ctx, func(ctx context.Context) error {
-				return d.ids.load(ctx, d.file.readers.Load(), d.barrier) // tried again; until then every lookup asks the file
+				return d.ids.load(ctx, d.file.readers.Load(), d.barrier) // when this fails every lookup asks the file, until it is done again
 			})
 		}
 		d.checkSpace(ctx)

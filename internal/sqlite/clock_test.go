@@ -46,18 +46,18 @@ func TestRecall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	held, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: ahead.Add(time.Second), Most: 5, For: time.Minute})
-	if err != nil || len(held) != 5 {
-		t.Fatalf("leased %d, %v", len(held), err)
+	leased, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: ahead.Add(time.Second), Most: 5, For: time.Minute})
+	if err != nil || len(leased) != 5 {
+		t.Fatalf("leased %d, %v", len(leased), err)
 	}
 	if err := d.recall(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Settle(t.Context(), proxy.SettleRelease(held[4], time.Time{})); err != nil {
+	if err := d.Settle(t.Context(), proxy.SettleRelease(leased[4], time.Time{})); err != nil {
 		t.Errorf("a lease from before: %v", err)
 	}
 	ls, next, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 2 * n, For: time.Hour})
-	if want := n - 4; err != nil || len(ls) != want { // without those that are held, of which one is due tomorrow
+	if want := n - 4; err != nil || len(ls) != want { // without those that are leased, of which one is due tomorrow
 		t.Errorf("leased %d, look again at %v, %v, want %d", len(ls), next, err, want)
 	}
 	for i := 1; i < len(ls); i++ {

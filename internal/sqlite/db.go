@@ -70,23 +70,23 @@ type DB struct {
 	onCommit func(time.Duration, int)
 	lock     *os.File
 
-	ids     *ids
-	newest  newest
-	history *history
+	queue      // of the writer
+	file  file // for all others
+	wal   walState
+	hurt  chan error    // a checkpoint found the file broken: for the writer
+	stop  chan struct{} // closed by Close
+	done  sync.WaitGroup
+
+	ids     *ids     // says which keys are new
+	history *history // what Record has taken
 	leases  leases
-	oldest  oldest
-	space   space
+	newest  newest // events whose segment is not described yet
+	oldest  oldest // Pending events
 	prune   pruner
-	totals  sync.Mutex
+	space   space
+	totals  sync.Mutex // one look at the counters at a time
 
-	reading, counting permits
-
-	queue
-	file file
-	wal  walState
-	hurt chan error    // a checkpoint found the file broken
-	stop chan struct{} // closed by Close
-	done sync.WaitGroup
+	reading, counting permits // of lists, of Count
 
 	// The writer's own.
 	seq       int64     // the last event's number
@@ -96,7 +96,7 @@ type DB struct {
 var errClosed = errors.New("journal unavailable: it is closed")
 
 // Open opens the journal at path, and makes it where there is none. It waits for another process that has it open, as
-// Options.LockWait says. Leases of an earlier process are over: what it held is due as before.
+// Options.LockWait says. Leases of an earlier process are over: what it had leased is due as before.
 func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	defer func() {
 		if err != nil {
@@ -133,7 +133,7 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	return d, nil
 }
 
-// connection is the writer's, held for as long as it works.
+// connection is the writer's own, for as long as the file can be trusted.
 type connection struct {
 	pool *sql.DB
 	conn *sql.Conn

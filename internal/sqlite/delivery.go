@@ -34,8 +34,9 @@ func (d *delivery) values(seq int64) []driver.Value {
 	}
 }
 
-// firstTry reports whether the row alone says what there is to say of its turn: one attempt, a success.
-func (d *delivery) firstTry() bool {
+// saysAll reports whether the row says all that there is to say of its turn, which needs no row in attempts then: one
+// attempt, a success.
+func (d *delivery) saysAll() bool {
 	return d.State == proxy.Delivered && d.Attempts == 1 && d.Outcome == proxy.OutcomeDelivered && d.started != 0
 }
 

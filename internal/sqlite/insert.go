@@ -137,7 +137,7 @@ func (t *tx) insertDelivery(seq int64, d delivery, a *proxy.Attempt) error {
 	}
 	t.count(d.Backend, d.State, 1)
 	t.track(seq, d)
-	if a == nil || d.firstTry() {
+	if a == nil || d.saysAll() {
 		return nil
 	}
 	return t.insertAttempt(seq, journal.Numbered(d.Delivery, a))

@@ -29,8 +29,8 @@ const leaseQuery = `SELECT ` + eventColumns + `, e.headers, e.forwarded, b.body,
 	d.class FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.seq = d.event CROSS JOIN bodies b ON b.event = d.event
 	WHERE d.backend = ?1 AND d.state = 1 AND d.due >= ?2 AND d.due <= ?4 AND (d.due, d.event) > (?2, ?3) ORDER BY d.due, d.event`
 
-// lease takes up to n deliveries. It reads from where the last search ended, so that it costs the same however many
-// rows wait, and however many are leased.
+// lease takes what r asks for. It reads on from where the last search ended, so that it costs the same however many
+// deliveries wait, and however many are leased.
 func (t *tx) lease(r proxy.LeaseRequest) (out []proxy.Leased, next time.Time, err error) {
 	now, backend, n := r.Now, r.Backend, r.Most
 	l := &t.db.leases
@@ -45,7 +45,7 @@ func (t *tx) lease(r proxy.LeaseRequest) (out []proxy.Leased, next time.Time, er
 					TurnStarted: timeOf(r.int(18)), Token: rand.Int64() | 1, LeaseUntil: until, Status: int(r.int(19)), Outcome: r.text(20),
 				}}
 				t.undo = append(t.undo, l.set(backend, seq, lease{d.Token, d.LeaseUntil, due, d.Turn, d.Attempts}))
-				if bad := scanWhole(d.Event, r); bad != nil { // held, so that it is in nobody's way
+				if bad := scanWhole(d.Event, r); bad != nil { // it stays leased, out of the way of the others
 					t.db.log.Error("a stored event cannot be read", zap.Int64("seq", seq), zap.Error(bad))
 				} else {
 					out = append(out, d)
@@ -86,8 +86,8 @@ func scanWhole(e *proxy.Event, r row) (err error) {
 	return nil
 }
 
-// next is when a delivery of the backend can be leased at the earliest, when all that are due until then are held.
-func (t *tx) next(now time.Time, backend string, until int64) (time.Time, error) {
+// next is when a delivery of the backend can be leased at the earliest. All that are due until searched are leased.
+func (t *tx) next(now time.Time, backend string, searched int64) (time.Time, error) {
 	next := t.db.leases.next(backend, now)
 	err := t.query(`SELECT event, due FROM deliveries INDEXED BY deliveries_due WHERE backend = ? AND state = 1 AND due > ?
 		ORDER BY due, event`, func(r row) bool {
@@ -98,7 +98,7 @@ func (t *tx) next(now time.Time, backend string, until int64) (time.Time, error)
 			next = due
 		}
 		return false
-	}, backend, until)
+	}, backend, searched)
 	return next, err
 }
 
@@ -172,7 +172,7 @@ func (t *tx) settleRow(s *proxy.Settlement, l lease, d proxy.Delivery) (bool, er
 		t.count(s.Backend, proxy.Pending, -1)
 		t.count(s.Backend, d.State, 1)
 	}
-	if a == nil || after.firstTry() {
+	if a == nil || after.saysAll() {
 		return true, nil
 	}
 	return true, t.insertAttempt(s.Seq, journal.Numbered(d, a))

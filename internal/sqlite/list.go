@@ -11,17 +11,15 @@ import (
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
-// listTime bounds how long one page is looked for, waiting for one's turn included; the last step may take a few
+// listTime bounds how long one page is looked for, waiting to be let in included; the last step may take a few
 // milliseconds more. Bodies, which are looked at for text that is no id, take longer: textTime.
 const (
 	listTime = 15 * time.Millisecond
 	textTime = 40 * time.Millisecond
 )
 
-// Events returns a page of the events that f chooses. Events that are Pending, Failed or Ignored, and those that an id
-// chooses, are found wherever they are; other conditions are looked at event by event, newest first, for a bounded time: then the
-// page ends early, perhaps without any event, and says how far back it has looked. A state together with a backend means
-// the state of that backend's delivery.
+// Events implements journal.Reader. Events that are Pending, Failed or Ignored, and those that an id chooses, are found
+// wherever they are. For other conditions event after event is looked at, newest first, for listTime or textTime.
 func (d *DB) Events(ctx context.Context, f journal.Filter) (journal.Page, error) {
 	budget := listTime
 	if f.Query != "" && !idShape.MatchString(f.Query) {
@@ -93,19 +91,19 @@ func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 	return n, nil
 }
 
-// permits lets a few in at a time. Lists must leave connections for those who take events in.
+// permits let a few in at a time: lists must leave connections to the gateway's own work.
 type permits chan struct{}
 
-func (t permits) enter(ctx context.Context) error {
+func (p permits) enter(ctx context.Context) error {
 	select {
-	case t <- struct{}{}:
+	case p <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (t permits) leave() { <-t }
+func (p permits) leave() { <-p }
 
 func numbers(ctx context.Context, c *sql.Conn, q string, args ...any) (out []int64, err error) {
 	err = each(ctx, c, func(r row) error { out = append(out, r.int(0)); return nil }, q, args...)

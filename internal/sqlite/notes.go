@@ -15,7 +15,7 @@ const (
 	keptAudit = 10_000
 )
 
-// SetNote puts a note on stable storage: a small fact that is to outlive the process. An empty value is no note.
+// SetNote implements journal.Notes.
 func (d *DB) SetNote(ctx context.Context, key, value string) error {
 	return d.do(ctx, &op{size: 256, run: func(t *tx) error {
 		q := `INSERT INTO notes (key, value, version) VALUES (?, ?, 1)
@@ -29,7 +29,7 @@ func (d *DB) SetNote(ctx context.Context, key, value string) error {
 	}})
 }
 
-// Notes returns the notes whose keys begin with prefix, by key.
+// Notes implements journal.Notes.
 func (d *DB) Notes(ctx context.Context, prefix string) (map[string]string, error) {
 	out := map[string]string{}
 	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
@@ -42,7 +42,7 @@ func (d *DB) Notes(ctx context.Context, prefix string) (map[string]string, error
 	return out, nil
 }
 
-// SaveJob keeps a job's document and returns its id; id 0 is a new one. The last 100 are kept.
+// SaveJob implements journal.Jobs.
 func (d *DB) SaveJob(ctx context.Context, id int64, doc []byte) (int64, error) {
 	isNew := id == 0
 	doc = bytes.Clone(doc)
@@ -64,7 +64,7 @@ func (d *DB) SaveJob(ctx context.Context, id int64, doc []byte) (int64, error) {
 	return id, nil
 }
 
-// LoadJobs returns the documents of the jobs that are kept, by id.
+// LoadJobs implements journal.Jobs.
 func (d *DB) LoadJobs(ctx context.Context) (map[int64][]byte, error) {
 	out := map[int64][]byte{}
 	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
@@ -92,7 +92,7 @@ func (d *DB) Audit(ctx context.Context, e journal.AuditEntry) error {
 	return nil
 }
 
-// AuditTrail returns the newest rows of the trail, newest first.
+// AuditTrail implements journal.Auditor.
 func (d *DB) AuditTrail(ctx context.Context, limit int) (out []journal.AuditEntry, err error) {
 	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {

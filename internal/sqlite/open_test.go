@@ -199,7 +199,7 @@ func TestReopen(t *testing.T) {
 		t.Errorf("a lease of an earlier process: %v", err)
 	}
 	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1000, For: time.Hour}); err != nil || len(ls) != 100 {
-		t.Errorf("leased %d, %v: what an earlier process held is not due", len(ls), err)
+		t.Errorf("leased %d, %v: what an earlier process had leased is not due", len(ls), err)
 	}
 	seq, err := d.Append(t.Context(), entryOf(1000, proxy.Pending))
 	if err != nil || seq != 301 {

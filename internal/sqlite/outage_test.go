@@ -142,7 +142,7 @@ func checkTotals(t *testing.T, d *DB) {
 	}
 }
 
-// TestLeaseAbandoned: what is leased for a caller who has gone is not held until its lease ends.
+// TestLeaseAbandoned: what is leased for a caller who has gone is given back at once.
 func TestLeaseAbandoned(t *testing.T) {
 	d := openNew(t)
 	now := time.Now().Add(time.Second)
@@ -274,7 +274,7 @@ func TestComesBack(t *testing.T) {
 		t.Errorf("a lease from before: %v", err)
 	}
 	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 100, For: time.Minute}); err != nil || len(ls) != 17 {
-		t.Errorf("leased %d, %v, want 17: all but the four that are held", len(ls), err)
+		t.Errorf("leased %d, %v, want 17: all but the four that are leased", len(ls), err)
 	}
 	if err := d.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -287,7 +287,7 @@ func TestComesBack(t *testing.T) {
 
 // TestDiskFull fills a real disk to the last block. Nothing is acknowledged that is not stored, and draining heals it.
 func TestDiskFull(t *testing.T) {
-	var plenty atomic.Bool // keep's early drop has to wait: this test is about what happens before it
+	var plenty atomic.Bool // the early drop of housekeep has to wait: this test is about what happens before it
 	free := func(dir string) (int64, error) {
 		if plenty.Load() {
 			return 1 << 40, nil
@@ -338,7 +338,7 @@ func TestDiskFull(t *testing.T) {
 	if settled != stored {
 		t.Errorf("acknowledged %d, delivered %d", stored, settled)
 	}
-	for { // as keep does when it knows
+	for { // as housekeep does when it knows
 		n, err := d.dropEarly(t.Context(), now)
 		if err != nil {
 			t.Fatalf("dropping Delivered events on a full disk: %v", err)

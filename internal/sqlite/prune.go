@@ -34,6 +34,7 @@ type pruner struct {
 	seenLap time.Time
 }
 
+// lap is one walk over the events of a class.
 type lap struct {
 	at      int64 // the last event looked at
 	started time.Time
@@ -59,9 +60,7 @@ func kept(r journal.Retention, class int) time.Duration {
 	return [...]time.Duration{r.Delivered, r.Failed, r.Failed, r.Ignored, r.Unrouted}[class]
 }
 
-// Prune deletes up to about n events whose retention is over, oldest first, and returns how many; with 0 there is nothing
-// to do for now. A Pending event is never deleted. The ids of deleted events are kept for 31 days. What it costs depends
-// on n, not on how much there is.
+// Prune implements journal.Pruner. What it costs depends on n, not on how much there is.
 func (d *DB) Prune(ctx context.Context, now time.Time, r journal.Retention, n int) (int, error) {
 	d.prune.mu.Lock()
 	defer d.prune.mu.Unlock()

@@ -13,8 +13,7 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// KeepRejected puts a request that did not verify on stable storage and returns its number. Below the reserve of disk it
-// returns proxy.ErrFull, as Append does.
+// KeepRejected implements journal.Quarantine.
 func (d *DB) KeepRejected(ctx context.Context, r proxy.Rejected) (id int64, err error) {
 	if d.space.full.Load() {
 		return 0, proxy.ErrFull
@@ -33,7 +32,7 @@ func (d *DB) KeepRejected(ctx context.Context, r proxy.Rejected) (id int64, err 
 	return id, nil
 }
 
-// ListRejected returns at most limit requests with a smaller number than before, newest first; 0: from the newest.
+// ListRejected implements journal.Quarantine.
 func (d *DB) ListRejected(ctx context.Context, before int64, limit int) (out []proxy.Rejected, err error) {
 	if before <= 0 {
 		before = 1 << 62
@@ -61,7 +60,7 @@ func (d *DB) ListRejected(ctx context.Context, before int64, limit int) (out []p
 	return out, nil
 }
 
-// DropRejected removes requests and returns how many there were.
+// DropRejected implements journal.Quarantine.
 func (d *DB) DropRejected(ctx context.Context, ids ...int64) (dropped int, err error) {
 	ids = slices.Clone(ids)
 	err = d.do(ctx, &op{size: 256, run: func(t *tx) error {
@@ -81,8 +80,7 @@ func (d *DB) DropRejected(ctx context.Context, ids ...int64) (dropped int, err e
 	return dropped, nil
 }
 
-// RejectedSize returns how many requests are kept, how many bytes they are about, and when the oldest was received. It
-// reads all of them but not their bodies: the quarantine is bounded.
+// RejectedSize implements journal.Quarantine. It reads all requests, but not their bodies: the quarantine is bounded.
 func (d *DB) RejectedSize(ctx context.Context) (n, bytes int64, oldest time.Time, err error) {
 	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {

@@ -126,8 +126,7 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 	}, err
 }
 
-// Event returns an event by its number, with its headers but without its body, and its attempts, those of each backend
-// and turn in order.
+// Event implements journal.Reader.
 func (d *DB) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.Attempt, error) {
 	var out []journal.Stored
 	var attempts []proxy.Attempt
@@ -161,7 +160,7 @@ func headers(ctx context.Context, c *sql.Conn, e *proxy.Event) error {
 	}, `SELECT headers, forwarded FROM events WHERE seq = ?`, e.Seq)
 }
 
-// attemptsOf reads the attempts of an event: the rows, and the successes at the first try, which have none.
+// attemptsOf reads the attempts of an event: the rows, and the successes at the first attempt, which have none.
 func attemptsOf(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error) {
 	var out []proxy.Attempt
 	err := each(ctx, c, func(r row) error {
@@ -175,7 +174,7 @@ func attemptsOf(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, e
 		return nil, err
 	}
 	err = each(ctx, c, func(r row) error {
-		if d := scanDelivery(r); d.firstTry() {
+		if d := scanDelivery(r); d.saysAll() {
 			out = append(out, *d.last())
 		}
 		return nil
@@ -186,7 +185,7 @@ func attemptsOf(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, e
 	return out, err
 }
 
-// Body returns the bytes of an event.
+// Body implements journal.Reader.
 func (d *DB) Body(ctx context.Context, seq int64) (body []byte, err error) {
 	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return c.QueryRowContext(ctx, `SELECT body FROM bodies WHERE event = ?`, seq).Scan(&body)

@@ -80,7 +80,7 @@ func (d *DB) describeSegments() {
 	d.done.Go(func() { <-d.stop; cancel() })
 	for dropped := int64(0); ; {
 		pause := segmentPause
-		if more, err := d.describe(ctx); err != nil || !more { // what fails is tried again; until then it is searched
+		if more, err := d.describe(ctx); err != nil || !more { // a segment that is not described yet is searched
 			pause = segmentRest
 			dropped, _ = d.dropSegments(ctx, dropped)
 			_ = d.learnCalm(ctx)

@@ -18,7 +18,7 @@ import (
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
-// ballastSize is held in a file beside the journal and given up when the disk is truly full: a full disk must heal by
+// ballastSize is set aside in a file beside the journal and given up when the disk is truly full: a full disk must heal by
 // draining, and settling and deleting need room, for the write-ahead log, and for copying it into the file, which may
 // grow by as much. So it is more than the log usually is: see walRestart.
 const ballastSize = 32 << 20

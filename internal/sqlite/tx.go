@@ -52,8 +52,8 @@ func (t *tx) flush() error {
 	return nil
 }
 
-// entry is a proxy.Entry made ready to be written, off the writer's goroutine. It shares nothing with what it was made
-// of: it may be written when its caller has long gone.
+// entry is a proxy.Entry made ready to be written, by its caller's goroutine. It shares nothing with what it was made of:
+// Record's are written when the caller has long gone, Append's may be when its context has ended.
 type entry struct {
 	proxy.Entry
 	event              proxy.Event // which Event points to
@@ -101,7 +101,7 @@ func ready(e proxy.Entry) *entry {
 	return r
 }
 
-// creates reports whether the entry stands for an event, rather than being a note about one.
+// creates reports whether the entry stands for an event, rather than saying only that Stripe has our answer to one.
 func (e *entry) creates() bool { return len(e.Deliveries) > 0 || e.State != "" }
 
 func (e *entry) size() int64 { return int64(len(e.Event.Body) + len(e.headers) + 512) }
@@ -237,7 +237,7 @@ func (t *tx) mergeDelivery(seq int64, e *entry, in proxy.EntryDelivery) (opened 
 			return false, err
 		}
 	}
-	if m.Attempt == nil || m.Last && d.firstTry() {
+	if m.Attempt == nil || m.Last && d.saysAll() {
 		return m.Opened, nil
 	}
 	return m.Opened, t.insertAttempt(seq, m.Attempt)
@@ -251,7 +251,7 @@ func (t *tx) isNew(seq int64, was *delivery, in proxy.EntryDelivery) (bool, erro
 		return false, nil
 	case turn > was.Turn:
 		return true, nil
-	case turn == was.Turn && was.firstTry() && was.started == millis(a.Started):
+	case turn == was.Turn && was.saysAll() && was.started == millis(a.Started):
 		return false, nil
 	}
 	n, err := t.number(`SELECT count(*) FROM attempts WHERE event = ? AND backend = ? AND turn = ? AND started = ?`, seq,
@@ -264,7 +264,7 @@ func (t *tx) change(seq int64, was, d delivery, lease bool) error {
 	if d == was && !lease {
 		return nil
 	}
-	if was.firstTry() && (d.Turn != was.Turn || !d.firstTry()) { // the row was all that told of its attempt
+	if was.saysAll() && (d.Turn != was.Turn || !d.saysAll()) { // the row was all that told of its attempt
 		if err := t.insertAttempt(seq, was.last()); err != nil {
 			return err
 		}

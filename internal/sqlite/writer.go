@@ -131,7 +131,7 @@ func (d *DB) failed(c *conn, ops []*op, history bool, err error) error {
 	return d.batch(c, again, nil)
 }
 
-// commit runs all in one transaction. An operation that fails for a reason of its own keeps its error in err and
+// commit runs all in one transaction. An operation that fails for a reason of its own has its error in err and
 // leaves nothing behind.
 func (t *tx) commit(all []*op) error {
 	if reads(all) {
@@ -167,7 +167,7 @@ func (t *tx) commit(all []*op) error {
 	return err
 }
 
-// do runs one operation. One that only reads and fails keeps no leases.
+// do runs one operation. One that only reads, and fails, leaves no leases.
 func (t *tx) do(o *op) error {
 	n := len(t.undo)
 	var err error

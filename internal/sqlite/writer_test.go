@@ -11,7 +11,7 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// TestAbandoned: what nobody waits for any more does not pile up before a writer that is held up.
+// TestAbandoned: what nobody waits for any more does not pile up before a writer that hangs.
 func TestAbandoned(t *testing.T) {
 	d := openNew(t)
 	release := stall(t, d)
@@ -50,7 +50,7 @@ func TestAbandoned(t *testing.T) {
 	}
 }
 
-// TestLeaseThatFails: what an operation has leased before it failed is not held.
+// TestLeaseThatFails: what an operation has leased before it failed can be leased again.
 func TestLeaseThatFails(t *testing.T) {
 	d := openNew(t)
 	if _, err := d.Append(t.Context(), entryOf(1, proxy.Pending)); err != nil {
