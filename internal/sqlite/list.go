@@ -12,10 +12,13 @@ import (
 )
 
 // listTime bounds how long one page is looked for, waiting to be let in included; the last step may take a few
-// milliseconds more. Bodies, which are looked at for text that is no id, take longer: textTime.
+// milliseconds more. Bodies, which are looked at for text that is no id, take longer: textTime. Whether any event names
+// what looks like an id is asked for longer still: were one page to find out and the next one not, the second would go on
+// with another question.
 const (
 	listTime = 15 * time.Millisecond
 	textTime = 40 * time.Millisecond
+	nameTime = 250 * time.Millisecond
 )
 
 // Events implements journal.Reader. Events that are Pending, Failed or Ignored, and those that an id chooses, are found

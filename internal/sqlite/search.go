@@ -182,7 +182,10 @@ func (s *search) chooseQuery(ctx context.Context, f *journal.Filter) error {
 			s.narrowed, s.list = true, seqs
 			return nil
 		}
-		named := &search{c: s.c, db: s.db, deadline: s.deadline, before: 1 << 62, refs: []uint64{hashRef(f.Query)}}
+		named := &search{c: s.c, db: s.db, before: 1 << 62, refs: []uint64{hashRef(f.Query)}}
+		if !s.deadline.IsZero() {
+			named.deadline = time.Now().Add(nameTime)
+		}
 		const names = `? IN (e.object, e.customer, e.account)`
 		named.and(names, f.Query)
 		seqs, err = named.run(ctx, 1)
