@@ -1,5 +1,6 @@
 // Package journal is the contract of a database: what the gateway asks of it beside an event's way, which is
-// [proxy.Journal], and the models in which it answers. Package journaltest holds every database to it.
+// [proxy.Journal], the models in which it answers, and the rules by which arrivals, settlements and resends change what it
+// holds, as pure functions ([Merge], [Settle], [Resend]). Package journaltest holds every database to it.
 package journal
 
 import (
@@ -12,14 +13,14 @@ import (
 // Filter chooses events to read. Zero fields choose all.
 type Filter struct {
 	State    proxy.State // of the event; with a Backend, of that backend's delivery
-	Type     string      // glob
+	Type     string      // a glob: * stands for any text, dots included; everything else for itself
 	Backend  string
 	Source   string
 	Account  string
 	Object   string
 	Customer string
 	ID       string
-	Query    string    // an id of the event, its object, customer or account; any other text is looked for in the bodies
+	Query    string    // the id of an event, or what events name as object, customer or account; else text in their bodies, in any case
 	Since    time.Time // received at or after
 	Until    time.Time // received before
 	Before   int64     // only events with a smaller Seq: the cursor, as lists are newest first
@@ -36,7 +37,7 @@ type Stored struct {
 type Page struct {
 	Events   []Stored
 	Next     int64     // what to put into Filter.Before to go on; 0: nothing is left
-	LookedTo time.Time // when a search ended early: what was received since then was looked at; zero otherwise
+	LookedTo time.Time // of a page that ended early: everything received since then was looked at; else zero
 }
 
 // Total counts the deliveries of one backend in one state.
@@ -53,7 +54,8 @@ type AuditEntry struct {
 	Actor, Action, Detail string
 }
 
-// Retention says how long an event is kept after its last attempt, or its receipt where there was none. Zero: for ever.
+// Retention says how long an event is kept after its last attempt ended, or its receipt where there was none. Zero: for
+// ever. Ignored is for events that a rule ignores, Unrouted for those that no route matched.
 type Retention struct {
 	Delivered, Failed, Ignored, Unrouted time.Duration
 }

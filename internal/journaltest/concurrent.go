@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -94,30 +95,31 @@ func testConcurrent(t *testing.T, h *harness) {
 
 // testModel runs random calls against the journal and against Memory, and compares every answer.
 func testModel(t *testing.T, h *harness) {
-	if _, ok := h.Journal.(*Memory); ok {
+	if _, ok := h.Store.(*Memory); ok {
 		t.Skip("it is the model")
 	}
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		run++
-		m := &machine{ctx: context.Background(), real: h.Journal, model: NewMemory(), run: run, now: t0, seq: map[int64]int64{}}
+		m := &machine{harness: h, ctx: context.Background(), real: h.Store, model: NewMemory(), run: run, now: t0, seq: map[int64]int64{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"append": m.append, "record": m.record, "lease": m.lease, "settle": m.settle, "resend": m.resend, "later": m.later,
-			"answered": m.answered, "": m.compare,
+			"answered": m.answered, "list": m.list, "totals": m.totals, "": m.compare,
 		})
 	})
 }
 
 // machine drives both journals. Runs share the journal, so each has backends and ids of its own.
 type machine struct {
-	ctx   context.Context
-	real  proxy.Journal
-	model *Memory
-	run   int
-	now   time.Time
-	tried int
-	held  [][2]proxy.Leased // by the journal, by the model
-	seq   map[int64]int64   // the model's numbers to the journal's
+	*harness
+	ctx    context.Context
+	real   journal.Store
+	model  *Memory
+	run    int
+	now    time.Time
+	made   int               // attempts and the like, so that no two are alike
+	leased [][2]proxy.Leased // by the journal, by the model
+	seq    map[int64]int64   // the model's numbers to the journal's
 }
 
 func (m *machine) backend(rt *rapid.T) string {
@@ -126,19 +128,19 @@ func (m *machine) backend(rt *rapid.T) string {
 
 func (m *machine) event(rt *rapid.T) *proxy.Event {
 	e := event(m.run*10 + rapid.IntRange(0, 4).Draw(rt, "event"))
-	e.Body = fmt.Appendf(nil, "body %d", m.tried)
+	e.Body = fmt.Appendf(nil, "body %d", m.made)
 	return e
 }
 
 // attempt is one that brings a delivery to a state.
 func (m *machine) attempt(s proxy.State, n int) *proxy.Attempt {
-	m.tried++
+	m.made++
 	status := 500
 	if s == proxy.Delivered {
 		status = 200
 	}
 	a := attempt(n, status)
-	a.Started = t0.Add(time.Duration(m.tried) * time.Millisecond)
+	a.Started = t0.Add(time.Duration(m.made) * time.Millisecond)
 	return a
 }
 
@@ -151,8 +153,8 @@ func (m *machine) entry(rt *rapid.T) proxy.Entry {
 			d.Attempt = m.attempt(s, rapid.IntRange(1, 3).Draw(rt, "n"))
 			d.Attempts, d.Status, d.Outcome = d.Attempt.N, d.Attempt.Status, d.Attempt.Outcome
 		} else if s == proxy.Pending && rapid.Bool().Draw(rt, "claim") {
-			m.tried++
-			d.Token, d.LeaseUntil = int64(1_000_000*m.run+m.tried), m.now.Add(minute)
+			m.made++
+			d.Token, d.LeaseUntil = int64(1_000_000*m.run+m.made), m.now.Add(minute)
 		}
 		if s == proxy.Pending {
 			d.Due = m.now.Add(time.Duration(rapid.IntRange(-2, 2).Draw(rt, "due")) * 30 * time.Second)
@@ -173,7 +175,7 @@ func (m *machine) append(rt *rapid.T) {
 	for _, d := range en.Deliveries {
 		if d.Token != 0 {
 			l, r := proxy.Leased{Event: &proxy.Event{Seq: a}, Delivery: d.Delivery}, proxy.Leased{Event: &proxy.Event{Seq: b}, Delivery: d.Delivery}
-			m.held = append(m.held, [2]proxy.Leased{l, r})
+			m.leased = append(m.leased, [2]proxy.Leased{l, r})
 		}
 	}
 }
@@ -190,16 +192,12 @@ func (m *machine) record(rt *rapid.T) {
 	if a, err := m.real.Find(m.ctx, en.Event.Key()); err != nil || a.State == "" {
 		rt.Fatalf("not seen at once: %+v, %v", a, err)
 	}
-	m.settled(rt, en.Event)
+	m.written(rt, en.Event)
 }
 
-// settled has the journal write what was recorded, which the model did at once: a lease, and a later turn, depend on it.
-func (m *machine) settled(rt *rapid.T, e *proxy.Event) {
-	if f, ok := m.real.(interface{ Flush(context.Context) error }); ok {
-		if err := f.Flush(m.ctx); err != nil {
-			rt.Fatalf("Flush: %v", err)
-		}
-	}
+// written has the journal write what was recorded, which the model did at once: a lease, and a later turn, depend on it.
+func (m *machine) written(rt *rapid.T, e *proxy.Event) {
+	m.flush()
 	a, err := m.real.Find(m.ctx, e.Key())
 	b, errB := m.model.Find(m.ctx, e.Key())
 	if err != nil || errB != nil {
@@ -209,15 +207,15 @@ func (m *machine) settled(rt *rapid.T, e *proxy.Event) {
 }
 
 func (m *machine) answered(rt *rapid.T) {
-	m.tried++
-	en := proxy.Entry{Event: m.event(rt), Answered: t0.Add(time.Duration(m.tried) * time.Second)}
+	m.made++
+	en := proxy.Entry{Event: m.event(rt), Answered: t0.Add(time.Duration(m.made) * time.Second)}
 	if _, err := m.model.Find(m.ctx, en.Event.Key()); err != nil {
 		rt.Skip()
 	}
 	if err := errors.Join(m.real.Record(en), m.model.Record(en)); err != nil {
 		rt.Fatalf("Record: %v", err)
 	}
-	m.settled(rt, en.Event)
+	m.written(rt, en.Event)
 }
 
 func (m *machine) lease(rt *rapid.T) {
@@ -232,7 +230,7 @@ func (m *machine) lease(rt *rapid.T) {
 	}
 	for i := range got {
 		m.same(rt, "lease", *got[i].Event, *want[i].Event, got[i].Delivery, want[i].Delivery)
-		m.held = append(m.held, [2]proxy.Leased{got[i], want[i]})
+		m.leased = append(m.leased, [2]proxy.Leased{got[i], want[i]})
 	}
 }
 
@@ -248,23 +246,23 @@ func (m *machine) same(rt *rapid.T, what string, e, f proxy.Event, d, g proxy.De
 }
 
 func (m *machine) settle(rt *rapid.T) {
-	if len(m.held) == 0 {
+	if len(m.leased) == 0 {
 		rt.Skip()
 	}
-	i := rapid.IntRange(0, len(m.held)-1).Draw(rt, "lease")
-	pair := m.held[i]
+	i := rapid.IntRange(0, len(m.leased)-1).Draw(rt, "lease")
+	pair := m.leased[i]
 	if rapid.Bool().Draw(rt, "once") {
-		m.held = slices.Delete(m.held, i, i+1)
+		m.leased = slices.Delete(m.leased, i, i+1)
 	}
 	kind, due := rapid.IntRange(0, 3).Draw(rt, "kind"), m.now.Add(20*time.Second)
 	a := m.attempt([]proxy.State{proxy.Delivered, proxy.Failed, proxy.Pending, proxy.Pending}[kind], 1)
 	var err [2]error
-	for j, journal := range []proxy.Journal{m.real, m.model} {
+	for j, of := range []journal.Store{m.real, m.model} {
 		l := pair[j]
 		s := []proxy.Settlement{
 			proxy.SettleDelivered(l, *a), proxy.SettleFailed(l, *a), proxy.SettleRetry(l, *a, due, m.now), proxy.SettleRelease(l, time.Time{}),
 		}[kind]
-		err[j] = journal.Settle(m.ctx, s)
+		err[j] = of.Settle(m.ctx, s)
 	}
 	if !errors.Is(err[0], err[1]) {
 		rt.Fatalf("Settle: %v, model %v", err[0], err[1])
@@ -288,6 +286,47 @@ func (m *machine) later(rt *rapid.T) {
 	m.now = m.now.Add(time.Duration(rapid.IntRange(1, 4).Draw(rt, "time")) * 20 * time.Second)
 }
 
+// list compares what both list of the events of one backend.
+func (m *machine) list(rt *rapid.T) {
+	f := journal.Filter{
+		Backend: m.backend(rt), State: rapid.SampledFrom([]proxy.State{"", proxy.Pending, proxy.Delivered, proxy.Failed}).Draw(rt, "state"),
+		Limit: rapid.IntRange(1, 3).Draw(rt, "limit"),
+	}
+	var got, want []int64
+	for _, k := range m.pages(f) {
+		got = append(got, k.Event.Seq)
+	}
+	for _, v := range slices.Backward(m.model.chosen(f)) {
+		want = append(want, m.seq[v.Seq])
+	}
+	if n, err := m.real.Count(m.ctx, f); err != nil || int(n) != len(want) || !slices.Equal(got, want) {
+		rt.Fatalf("%+v: listed %v, counted %d, %v; model %v", f, got, n, err, want)
+	}
+}
+
+// totals compares what both count of this run's backends.
+func (m *machine) totals(rt *rapid.T) {
+	var all [2][]journal.Total
+	for i, j := range []journal.Store{m.real, m.model} {
+		ts, err := j.Totals(m.ctx)
+		if err != nil {
+			rt.Fatalf("Totals: %v", err)
+		}
+		for _, b := range []string{legacy, other} {
+			for _, s := range []proxy.State{proxy.Pending, proxy.Delivered, proxy.Failed} {
+				for _, c := range ts {
+					if c.Backend == fmt.Sprint(b, m.run) && c.State == s && c.Count > 0 {
+						all[i] = append(all[i], c)
+					}
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(all[1], all[0]); diff != "" {
+		rt.Fatalf("totals (-model +journal):\n%s", diff)
+	}
+}
+
 func (m *machine) compare(rt *rapid.T) {
 	for _, want := range m.model.All() {
 		got, err := m.real.Find(m.ctx, want.Event.Key())
@@ -307,16 +346,12 @@ func (m *machine) compare(rt *rapid.T) {
 }
 
 func (m *machine) attempts(rt *rapid.T, seq, model int64) {
-	r, ok := m.real.(reader)
-	if !ok {
-		return
-	}
-	_, got, err := r.Event(m.ctx, seq)
+	_, got, err := m.real.Event(m.ctx, seq)
 	_, want, errB := m.model.Event(m.ctx, model)
 	if err != nil || errB != nil {
 		rt.Fatalf("Event: %v, model %v", err, errB)
 	}
-	// A success at the first try is kept without the excerpt.
+	// A success at the first attempt is kept without the excerpt.
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(proxy.Attempt{}, "Excerpt", "Error")); diff != "" {
 		rt.Fatalf("attempts (-model +journal):\n%s", diff)
 	}

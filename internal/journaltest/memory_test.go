@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/journaltest"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -14,7 +15,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMemory(t *testing.T) {
-	journaltest.Run(t, func(*testing.T) proxy.Journal { return journaltest.NewMemory() })
+	journaltest.Run(t, func(*testing.T) journal.Store { return journaltest.NewMemory() })
 }
 
 func TestMemoryFails(t *testing.T) {

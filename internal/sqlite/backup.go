@@ -34,7 +34,7 @@ func (d *DB) Backup(ctx context.Context, path string, progress func(done, total 
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := d.visit(ctx, func(ctx context.Context) error { return d.copyTo(ctx, path, progress) }); err != nil {
+	if err := d.file.use(ctx, func(ctx context.Context) error { return d.copyTo(ctx, path, progress) }); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return syncFiles(path, filepath.Dir(path)) // VACUUM INTO does not sync what it writes

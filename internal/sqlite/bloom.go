@@ -15,7 +15,7 @@ import (
 // all keys in the file. It never says so of a key that is there. Until it has read the file it says nothing.
 type ids struct {
 	seed   maphash.Seed
-	mu     sync.RWMutex // held for writing only to swap filters
+	mu     sync.RWMutex // locked for writing only to swap filters
 	cur    *filter
 	next   *filter // being filled from the file; keys added meanwhile go to both
 	loaded atomic.Bool

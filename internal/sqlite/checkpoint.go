@@ -75,8 +75,8 @@ func (d *DB) copyLog() {
 		return
 	}
 	var log, copied int64
-	err := d.visit(context.Background(), func(ctx context.Context) (err error) {
-		_, log, copied, err = checkpoint(ctx, d.ckpt.Load(), "PASSIVE")
+	err := d.file.use(context.Background(), func(ctx context.Context) (err error) {
+		_, log, copied, err = checkpoint(ctx, d.file.checkpoints.Load(), "PASSIVE")
 		return err
 	})
 	if err != nil {
@@ -119,8 +119,8 @@ func (d *DB) reset(c *conn) error {
 	return nil
 }
 
-// keep does the housekeeping until the journal is closed.
-func (d *DB) keep() {
+// housekeep does what is due now and then until the journal is closed.
+func (d *DB) housekeep() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	d.done.Go(func() { <-d.stop; cancel() })
@@ -128,12 +128,12 @@ func (d *DB) keep() {
 	defer tick.Stop()
 	var c clock
 	for {
-		if now := time.Now(); !c.back(now) || d.recall(ctx, now) == nil { // what fails is tried again
+		if now := time.Now(); !c.setBack(now) || d.recall(ctx, now) == nil { // what fails is done again a second later
 			c.last = now.Round(0)
 		}
 		if !d.ids.loaded.Load() || d.ids.crowded() {
-			_ = d.visit(ctx, func(ctx context.Context) error {
-				return d.ids.load(ctx, d.readers.Load(), d.barrier) // tried again; until then every lookup asks the file
+			_ = d.file.use(ctx, func(ctx context.Context) error {
+				return d.ids.load(ctx, d.file.readers.Load(), d.barrier) // when this fails every lookup asks the file, until it is done again
 			})
 		}
 		d.checkSpace(ctx)

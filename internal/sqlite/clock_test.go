@@ -5,37 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
-
-// TestPruneAfterClockAhead: an event that was received while the clock was ahead does not keep those after it.
-func TestPruneAfterClockAhead(t *testing.T) {
-	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for name, ahead := range map[string]time.Duration{"still ahead": 365 * 24 * time.Hour, "no longer ahead": 89 * time.Minute} {
-		t.Run(name, func(t *testing.T) {
-			d := openNew(t)
-			for n := range int64(10) {
-				e := entryOf(n, proxy.Delivered)
-				e.Event.Received = t0
-				if n < 3 {
-					e.Event.Received = t0.Add(ahead)
-				}
-				e.Deliveries[0].Attempt.Started = e.Event.Received
-				if _, err := d.Append(t.Context(), e); err != nil {
-					t.Fatal(err)
-				}
-			}
-			now := t0.Add(90 * time.Minute)
-			if n, err := d.Prune(t.Context(), now, journal.Retention{Delivered: time.Hour}, 100); err != nil || n != 7 {
-				t.Errorf("pruned %d, %v, want 7", n, err)
-			}
-			if n, err := d.Prune(t.Context(), now.Add(2*ahead), journal.Retention{Delivered: time.Hour}, 100); err != nil || n != 3 {
-				t.Errorf("pruned %d later, %v, want 3", n, err)
-			}
-		})
-	}
-}
 
 // TestEarlyDropAfterClockAhead: nor does it keep room from being made.
 func TestEarlyDropAfterClockAhead(t *testing.T) {
@@ -75,18 +46,18 @@ func TestRecall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	held, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: ahead.Add(time.Second), Most: 5, For: time.Minute})
-	if err != nil || len(held) != 5 {
-		t.Fatalf("leased %d, %v", len(held), err)
+	leased, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: ahead.Add(time.Second), Most: 5, For: time.Minute})
+	if err != nil || len(leased) != 5 {
+		t.Fatalf("leased %d, %v", len(leased), err)
 	}
 	if err := d.recall(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Settle(t.Context(), proxy.SettleRelease(held[4], time.Time{})); err != nil {
+	if err := d.Settle(t.Context(), proxy.SettleRelease(leased[4], time.Time{})); err != nil {
 		t.Errorf("a lease from before: %v", err)
 	}
 	ls, next, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 2 * n, For: time.Hour})
-	if want := n - 4; err != nil || len(ls) != want { // without those that are held, of which one is due tomorrow
+	if want := n - 4; err != nil || len(ls) != want { // without those that are leased, of which one is due tomorrow
 		t.Errorf("leased %d, look again at %v, %v, want %d", len(ls), next, err, want)
 	}
 	for i := 1; i < len(ls); i++ {
@@ -117,12 +88,12 @@ func TestRecall(t *testing.T) {
 func TestClockBack(t *testing.T) {
 	t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var c clock
-	if !c.back(t0) {
+	if !c.setBack(t0) {
 		t.Error("the first time is not looked at")
 	}
 	c.last = t0
 	for step, want := range map[time.Duration]bool{time.Second: false, -time.Second: false, -time.Hour: true, time.Hour: false} {
-		if got := c.back(t0.Add(step)); got != want {
+		if got := c.setBack(t0.Add(step)); got != want {
 			t.Errorf("%v later: %v, want %v", step, got, want)
 		}
 	}

@@ -3,6 +3,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -12,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -70,41 +70,33 @@ type DB struct {
 	onCommit func(time.Duration, int)
 	lock     *os.File
 
-	ids     *ids
-	fresh   fresh
-	history *history
+	queue      // of the writer
+	file  file // for all others
+	wal   walState
+	hurt  chan error    // a checkpoint found the file broken: for the writer
+	stop  chan struct{} // closed by Close
+	done  sync.WaitGroup
+
+	ids     *ids     // says which keys are new
+	history *history // what Record has taken
 	leases  leases
-	oldest  oldest
-	space   space
+	newest  newest // events whose segment is not described yet
+	oldest  oldest // Pending events
 	prune   pruner
-	totals  sync.Mutex
+	space   space
+	totals  sync.Mutex // one look at the counters at a time
 
-	reading, counting turnstile
-
-	visits  visits
-	readers atomic.Pointer[sql.DB] // these are nil while the journal is unavailable
-	finders atomic.Pointer[sql.DB]
-	ckpt    atomic.Pointer[sql.DB]
-	wal     walState
-	wake    chan struct{} // for the writer
-	hurt    chan error    // a checkpoint found the file broken
-	stop    chan struct{} // closed by Close
-	done    sync.WaitGroup
-
-	mu     sync.Mutex
-	queue  []*op
-	closed bool
-	down   *journal.Outage
+	reading, counting permits // of lists, of Count
 
 	// The writer's own.
-	seq     int64 // the last event's number
-	noNotes time.Time
+	seq       int64     // the last event's number
+	historyAt time.Time // no history is written before: the batch that it was in failed
 }
 
 var errClosed = errors.New("journal unavailable: it is closed")
 
 // Open opens the journal at path, and makes it where there is none. It waits for another process that has it open, as
-// Options.LockWait says. Leases of an earlier process are over: what it held is due as before.
+// Options.LockWait says. Leases of an earlier process are over: what it had leased is due as before.
 func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	defer func() {
 		if err != nil {
@@ -121,10 +113,12 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	d := &DB{
 		path: path, opts: o, log: o.Log, onCommit: o.OnCommit, ids: newIDs(), history: newHistory(),
 		leases:  leases{by: map[string]*shelf{}},
-		reading: make(turnstile, 2), counting: make(turnstile, 1), wake: make(chan struct{}, 1), hurt: make(chan error, 1), stop: make(chan struct{}),
+		reading: make(permits, 2), counting: make(permits, 1), queue: queue{wake: make(chan struct{}, 1)}, hurt: make(chan error, 1), stop: make(chan struct{}),
 	}
+	d.prune.file, d.prune.queue = &d.file, &d.queue
+	d.file.closed = func() error { return cmp.Or(d.unavailable(), errClosed) }
 	d.wal.poke = make(chan struct{}, 1)
-	d.fresh.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
+	d.newest.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
 	d.space.init(path, o)
 	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait, o.Log); err != nil {
 		return nil, err
@@ -134,12 +128,12 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 		return nil, errors.Join(err, unlockFile(d.lock))
 	}
 	d.done.Go(func() { d.run(c) })
-	d.done.Go(d.keep)
-	d.done.Go(d.keepSegments)
+	d.done.Go(d.housekeep)
+	d.done.Go(d.describeSegments)
 	return d, nil
 }
 
-// connection is the writer's, held for as long as it works.
+// connection is the writer's own, for as long as the file can be trusted.
 type connection struct {
 	pool *sql.DB
 	conn *sql.Conn
@@ -150,16 +144,16 @@ func (d *DB) connect(ctx context.Context) (*connection, error) {
 	if err := private(d.path); err != nil {
 		return nil, err
 	}
-	c, err := d.tryConnect(ctx)
+	c, err := d.connectOnce(ctx)
 	if err != nil && d.space.blames(err) && d.space.exhausted() {
-		c, err = d.tryConnect(ctx)
+		c, err = d.connectOnce(ctx)
 	}
 	return c, err
 }
 
-// tryConnect opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
+// connectOnce opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
 // connection that broke, has written is synced, checked and checkpointed before the first acknowledgement.
-func (d *DB) tryConnect(ctx context.Context) (_ *connection, err error) {
+func (d *DB) connectOnce(ctx context.Context) (_ *connection, err error) {
 	// No connection is open now: closing a descriptor of the file would drop the locks of one that is.
 	if err := syncFiles(d.path, d.path+"-wal"); err != nil {
 		return nil, err
@@ -192,15 +186,9 @@ func (d *DB) tryConnect(ctx context.Context) (_ *connection, err error) {
 	if err != nil {
 		return nil, err
 	}
-	pools := d.pools()
-	for i, n := range []int{4, 2, 1} {
-		p, err := open(d.path, n, i < 2)
-		if err != nil {
-			return nil, err
-		}
-		pools[i].Store(p)
+	if err := d.file.letIn(d.path); err != nil {
+		return nil, err
 	}
-	d.visits.begin()
 	return c, nil
 }
 
@@ -234,19 +222,9 @@ func (d *DB) run(c *connection) {
 	}
 }
 
-// pools are those of lists and the like, of Find, and of checkpoints.
-func (d *DB) pools() [3]*atomic.Pointer[sql.DB] {
-	return [...]*atomic.Pointer[sql.DB]{&d.readers, &d.finders, &d.ckpt}
-}
-
 // disconnect closes every connection to the file.
 func (d *DB) disconnect(c *connection) {
-	d.visits.end()
-	for _, at := range d.pools() {
-		if p := at.Swap(nil); p != nil {
-			_ = p.Close()
-		}
-	}
+	d.file.letOut()
 	c.close()
 }
 
@@ -254,11 +232,11 @@ func (d *DB) disconnect(c *connection) {
 func (d *DB) fail(err error) {
 	d.mu.Lock()
 	d.down = &journal.Outage{Since: time.Now(), Err: err}
-	queue := d.queue
-	d.queue = nil
+	ops := d.ops
+	d.ops = nil
 	d.mu.Unlock()
 	d.log.Error("journal unavailable", zap.Error(err))
-	for _, o := range queue {
+	for _, o := range ops {
 		o.err = d.down
 		o.answer()
 	}
@@ -303,21 +281,16 @@ func (d *DB) Close() error {
 	d.poke()
 	d.done.Wait()
 	var err error
-	if notes, _ := d.history.oldest(1 << 30); len(notes) > 0 {
-		err = fmt.Errorf("close journal: %d entries of history were not written", len(notes))
+	if past, _ := d.history.head(1 << 30); len(past) > 0 {
+		err = fmt.Errorf("close journal: %d entries of history were not written", len(past))
 	}
 	return errors.Join(err, unlockFile(d.lock))
 }
 
 // Ready returns nil when the journal takes new events, else an *journal.Outage that says why not and since when.
 func (d *DB) Ready(context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return errClosed
-	}
-	if d.down != nil {
-		return d.down
+	if err := d.unavailable(); err != nil {
+		return err
 	}
 	if since := d.space.since.Load(); d.space.full.Load() && since != nil {
 		return &journal.Outage{Since: *since, Err: proxy.ErrFull}

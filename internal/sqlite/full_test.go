@@ -115,7 +115,7 @@ func TestRecordWhileFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release := hold(t, d)
+	release := stall(t, d)
 	if err := d.Record(entryOf(2, proxy.Delivered)); err != nil {
 		t.Fatal(err)
 	}

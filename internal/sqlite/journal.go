@@ -1,11 +1,14 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -15,15 +18,11 @@ func (d *DB) Append(ctx context.Context, e proxy.Entry) (int64, error) {
 		return 0, proxy.ErrFull
 	}
 	r := ready(e)
-	var seq int64
-	err := d.do(ctx, &op{full: true, puts: true, size: r.size(), run: func(t *tx) (err error) {
-		seq, err = t.put(r)
-		return err
-	}})
-	if err != nil {
+	o := &op{put: r, full: true, size: r.size()}
+	if err := d.do(ctx, o); err != nil {
 		return 0, err
 	}
-	return seq, nil
+	return o.seq, nil
 }
 
 // Record implements proxy.Journal. It goes on while the journal is unavailable, until its buffer is full: then it returns
@@ -39,7 +38,7 @@ func (d *DB) Record(e proxy.Entry) error {
 	if d.space.full.Load() && r.creates() && e.Event.Seq == 0 {
 		return proxy.ErrFull
 	}
-	if err := d.history.take(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
+	if err := d.history.add(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
 		if down != nil {
 			return down
 		}
@@ -67,7 +66,7 @@ func (d *DB) Lease(ctx context.Context, r proxy.LeaseRequest) ([]proxy.Leased, t
 	return out, next, nil
 }
 
-// release gives back leases that nobody learned of.
+// release gives back leases of which nobody was told.
 func (d *DB) release(ls []proxy.Leased) {
 	for _, l := range ls {
 		d.leases.drop(l.Backend, l.Event.Seq)
@@ -77,11 +76,16 @@ func (d *DB) release(ls []proxy.Leased) {
 
 // Settle implements proxy.Journal.
 func (d *DB) Settle(ctx context.Context, s ...proxy.Settlement) error {
+	s = slices.Clone(s) // the writer may come to it when ctx has ended and the caller has gone
 	for i := range s {
 		switch s[i].State {
 		case proxy.Pending, proxy.Delivered, proxy.Failed:
 		default:
 			return fmt.Errorf("settle: a delivery cannot become %q", s[i].State)
+		}
+		if a := s[i].Attempt; a != nil {
+			own := *a
+			s[i].Attempt = &own
 		}
 	}
 	return d.do(ctx, &op{size: int64(len(s)) * 512, run: func(t *tx) error { return t.settle(s) }})
@@ -89,6 +93,7 @@ func (d *DB) Settle(ctx context.Context, s ...proxy.Settlement) error {
 
 // Resend implements proxy.Journal.
 func (d *DB) Resend(ctx context.Context, now time.Time, seq int64, backends []string) ([]proxy.Resent, error) {
+	backends = slices.Clone(backends)
 	var out []proxy.Resent
 	err := d.do(ctx, &op{size: 512, run: func(t *tx) (err error) {
 		out, err = t.resend(now, seq, backends)
@@ -98,11 +103,6 @@ func (d *DB) Resend(ctx context.Context, now time.Time, seq int64, backends []st
 		return nil, err
 	}
 	return out, nil
-}
-
-// barrier returns when everything that was asked for before is committed.
-func (d *DB) barrier(ctx context.Context) error {
-	return d.do(ctx, &op{run: func(*tx) error { return nil }})
 }
 
 // Flush returns when what Record has taken before is on stable storage.
@@ -128,12 +128,12 @@ func (d *DB) Find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 	if !(&proxy.Event{ID: k.ID}).Unique() {
 		return proxy.Known{}, proxy.ErrNotFound
 	}
-	for try := 0; ; try++ {
+	for looks := 1; ; looks++ {
 		before := d.history.commits()
 		known, err := d.findOnce(ctx, k)
-		if before == d.history.commits() || try == 10 {
+		if before == d.history.commits() || looks == 10 {
 			return known, err
-		} // else a note may have moved into the file between the looks at the file and at the notes
+		} // else an entry may have moved into the file after the look at the file and before that at the entries
 	}
 }
 
@@ -147,50 +147,41 @@ func (d *DB) findOnce(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 		}
 		found = err == nil
 	}
-	for _, n := range d.history.about(k, known.Event.Seq) {
-		if known.Event.Seq == 0 && len(known.Deliveries) == 0 && n.entry.creates() {
-			known.Event, found = bare(*n.entry.Event), true
+	for _, u := range d.history.about(k, known.Event.Seq) {
+		if known.Event.Seq == 0 && len(known.Deliveries) == 0 && u.creates() {
+			known, found = proxy.Known{Event: *u.Event, State: u.State, Reason: u.Reason}, true
+			known.Event.Body = nil
 		}
 		if found {
-			overlay(&known, n.entry)
+			overlay(&known, u.entry)
 		}
 	}
 	if !found {
 		return proxy.Known{}, proxy.ErrNotFound
 	}
-	d.leases.mark(known.Event.Seq, known.Deliveries)
+	d.leases.fill(known.Event.Seq, known.Deliveries)
 	return known, nil
 }
 
-// bare is an event without its body and headers.
-func bare(e proxy.Event) proxy.Event {
-	e.Body, e.Header, e.Forwarded = nil, nil, nil
-	return e
-}
-
-// overlay shows what writing an entry will make of what is known.
+// overlay shows what writing an entry will make of what is known. An attempt that does not raise the count is taken for
+// one that is there already: the file is not asked.
 func overlay(k *proxy.Known, e *entry) {
-	for _, in := range e.Deliveries {
-		d, i := incoming(in), 0
-		for i < len(k.Deliveries) && k.Deliveries[i].Backend < d.Backend {
-			i++
-		}
-		switch {
-		case i == len(k.Deliveries) || k.Deliveries[i].Backend != d.Backend:
-			k.Deliveries = append(k.Deliveries[:i:i], append([]proxy.Delivery{d.Delivery}, k.Deliveries[i:]...)...)
-		case d.Turn > k.Deliveries[i].Turn:
-			k.Deliveries[i], k.Answered = d.Delivery, time.Time{}
-		case d.Turn == k.Deliveries[i].Turn:
-			out, _ := merge(delivery{Delivery: k.Deliveries[i]}, d, in.Attempt, d.Attempts > k.Deliveries[i].Attempts)
-			k.Deliveries[i] = out.Delivery
-		}
-	}
-	if e.Answered.After(k.Answered) {
-		k.Answered = timeOf(millis(e.Answered))
-	}
+	s := journal.Summary{State: k.State, Reason: k.Reason, Answered: k.Answered}
 	if len(k.Deliveries) > 0 {
-		k.State = whole(k.Deliveries)
-	} else if e.State != "" {
-		k.State, k.Reason = e.State, e.Reason
+		s.State = ""
+	}
+	opened := false
+	for _, in := range e.Deliveries {
+		i, ok := slices.BinarySearchFunc(k.Deliveries, in.Backend, func(d proxy.Delivery, b string) int { return cmp.Compare(d.Backend, b) })
+		if !ok {
+			k.Deliveries = slices.Insert(k.Deliveries, i, journal.Incoming(in))
+			continue
+		}
+		m := journal.Merge(k.Deliveries[i], in, journal.Incoming(in).Attempts > k.Deliveries[i].Attempts)
+		k.Deliveries[i], opened = m.Delivery, opened || m.Opened
+	}
+	s = s.Merge(e.Entry, opened)
+	if k.State, k.Reason, k.Answered = s.State, s.Reason, s.Answered; len(k.Deliveries) > 0 {
+		k.State = journal.WholeState(k.Deliveries)
 	}
 }

@@ -1,185 +1,221 @@
 package sqlite
 
 import (
-	"cmp"
-	"sync"
+	"fmt"
+	"math/rand/v2"
 	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// leases are all leases there are: see schema/0001_journal.sql for why they are not in the file. The writer alone
-// changes them; mu lets others look.
-type leases struct {
-	mu sync.Mutex
-	by map[string]*shelf // by backend
-}
+// leaseBytes bounds the bodies that one Lease reads, for memory's sake and for those who wait for the writer.
+const leaseBytes = 8 << 20
 
-// shelf holds one backend's leases.
-type shelf struct {
-	held map[int64]held // by event
-	ends time.Time      // no lease ends before
-	from place          // every Pending row up to and including this place is held: where the search for more begins
-}
+const eventColumns = `e.seq, e.source, e.id, e.type, e.account, e.livemode, e.api_version, e.object, e.customer, e.created,
+	e.received, e.query`
 
-// place is where a Pending row stands in the order of leasing.
-type place struct{ due, seq int64 }
-
-func (p place) after(q place) bool {
-	return cmp.Or(cmp.Compare(p.due, q.due), cmp.Compare(p.seq, q.seq)) > 0
-}
-
-// held is one lease, with what its row held when it was taken.
-type held struct {
-	token    int64
-	until    time.Time
-	due      int64
-	turn     int
-	attempts int
-}
-
-func (l *leases) shelf(backend string) *shelf {
-	s := l.by[backend]
-	if s == nil {
-		s = &shelf{held: map[int64]held{}}
-		l.by[backend] = s
-	}
-	return s
-}
-
-// waits says that a Pending row stands at p and is not leased.
-func (s *shelf) waits(p place) {
-	if !p.after(s.from) {
-		s.from = place{p.due, p.seq - 1}
+func scanEvent(r row) proxy.Event {
+	return proxy.Event{
+		Seq: r.int(0), Source: r.text(1), ID: r.text(2), Type: r.text(3), Account: r.text(4), Livemode: r.int(5) != 0,
+		APIVersion: r.text(6), Object: r.text(7), Customer: r.text(8), Created: timeOf(r.int(9)), Received: timeOf(r.int(10)),
+		Query: r.text(11),
 	}
 }
 
-func (s *shelf) hold(seq int64, h held) {
-	s.held[seq] = h
-	if s.ends.IsZero() || h.until.Before(s.ends) {
-		s.ends = h.until
-	}
-}
+const leaseQuery = `SELECT ` + eventColumns + `, e.headers, e.forwarded, b.body, d.turn, d.attempts, d.due, d.turn_started, d.status,
+	d.class FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.seq = d.event CROSS JOIN bodies b ON b.event = d.event
+	WHERE d.backend = ?1 AND d.state = 1 AND d.due >= ?2 AND d.due <= ?4 AND (d.due, d.event) > (?2, ?3) ORDER BY d.due, d.event`
 
-// get returns the lease of a delivery.
-func (l *leases) get(backend string, seq int64) (held, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.by[backend]; s != nil {
-		h, ok := s.held[seq]
-		return h, ok
-	}
-	return held{}, false
-}
-
-// set notes a lease, and returns how to take that back.
-func (l *leases) set(backend string, seq int64, h held) (undo func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.shelf(backend)
-	before, had := s.held[seq]
-	s.hold(seq, h)
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if had {
-			s.hold(seq, before)
-			return
-		}
-		delete(s.held, seq)
-		s.waits(place{h.due, seq})
-	}
-}
-
-// drop ends a lease, if there is one, and returns how to take that back. When the delivery is still Pending, waits is to
-// follow.
-func (l *leases) drop(backend string, seq int64) (undo func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.shelf(backend)
-	h, ok := s.held[seq]
-	if !ok {
-		return func() {}
-	}
-	delete(s.held, seq)
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		s.hold(seq, h)
-	}
-}
-
-// waits says that a delivery is Pending, due then, and not leased.
-func (l *leases) waits(backend string, seq, due int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.shelf(backend).waits(place{due, seq})
-}
-
-// begin returns where to begin the search for what can be leased now. A lease that is over can be taken by another,
-// but until then its holder may still settle it.
-func (l *leases) begin(backend string, now time.Time) place {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.shelf(backend)
-	if s.ends.After(now) {
-		return s.from
-	}
-	s.ends = time.Time{}
-	for seq, h := range s.held {
-		if !h.until.After(now) {
-			s.waits(place{h.due, seq})
-		}
-		if s.ends.IsZero() || h.until.Before(s.ends) {
-			s.ends = h.until
-		}
-	}
-	return s.from
-}
-
-// bars reports whether a delivery is leased now.
-func (l *leases) bars(backend string, seq int64, now time.Time) bool {
-	h, ok := l.get(backend, seq)
-	return ok && h.until.After(now)
-}
-
-// reached says that the search has come to p and every row before is held.
-func (l *leases) reached(backend string, p place) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.shelf(backend); p.after(s.from) {
-		s.from = p
-	}
-}
-
-// next is the earliest end of a lease that the backend has now, or the due time of what it holds where that is later.
-func (l *leases) next(backend string, now time.Time) (next time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, h := range l.shelf(backend).held {
-		at := h.until
-		if !at.After(now) {
-			continue
-		}
-		if due := timeOf(h.due); due.After(at) {
-			at = due
-		}
-		if next.IsZero() || at.Before(next) {
-			next = at
-		}
-	}
-	return next
-}
-
-// mark fills in the leases of an event's deliveries.
-func (l *leases) mark(seq int64, ds []proxy.Delivery) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := range ds {
-		if s := l.by[ds[i].Backend]; s != nil && ds[i].State == proxy.Pending {
-			if h, ok := s.held[seq]; ok {
-				ds[i].Token, ds[i].LeaseUntil = h.token, h.until
+// lease takes what r asks for. It reads on from where the last search ended, so that it costs the same however many
+// deliveries wait, and however many are leased.
+func (t *tx) lease(r proxy.LeaseRequest) (out []proxy.Leased, next time.Time, err error) {
+	now, backend, n := r.Now, r.Backend, r.Most
+	l := &t.db.leases
+	from := l.begin(backend, now)
+	size, until := 0, now.Add(r.For)
+	if n > 0 {
+		err = t.query(leaseQuery, func(r row) bool {
+			seq, due := r.int(0), r.int(17)
+			if !l.bars(backend, seq, now) {
+				d := proxy.Leased{Event: &proxy.Event{}, Delivery: proxy.Delivery{
+					Backend: backend, State: proxy.Pending, Turn: int(r.int(15)), Attempts: int(r.int(16)), Due: timeOf(due),
+					TurnStarted: timeOf(r.int(18)), Token: rand.Int64() | 1, LeaseUntil: until, Status: int(r.int(19)), Outcome: r.text(20),
+				}}
+				t.undo = append(t.undo, l.set(backend, seq, lease{d.Token, d.LeaseUntil, due, d.Turn, d.Attempts}))
+				if bad := scanWhole(d.Event, r); bad != nil { // it stays leased, out of the way of the others
+					t.db.log.Error("a stored event cannot be read", zap.Int64("seq", seq), zap.Error(bad))
+				} else {
+					out = append(out, d)
+					size += len(d.Event.Body)
+				}
 			}
+			l.reached(backend, place{due, seq})
+			return len(out) < n && size < leaseBytes
+		}, backend, from.due, from.seq, millis(now))
+	}
+	switch {
+	case err != nil:
+		return nil, time.Time{}, err
+	case n > 0 && len(out) == n:
+		return out, time.Time{}, nil
+	case size >= leaseBytes:
+		return out, now, nil
+	}
+	searched := millis(now)
+	if n <= 0 {
+		searched = from.due - 1
+	}
+	next, err = t.next(now, backend, searched)
+	return out, next, err
+}
+
+func scanWhole(e *proxy.Event, r row) (err error) {
+	*e = scanEvent(r)
+	if e.Header, err = decodeHeader(r.blob(12)); err != nil {
+		return err
+	}
+	if e.Forwarded, err = decodeHeader(r.blob(13)); err != nil {
+		return err
+	}
+	if e.Body = r.blob(14); e.Body == nil {
+		e.Body = []byte{}
+	}
+	return nil
+}
+
+// next is when a delivery of the backend can be leased at the earliest. All that are due until searched are leased.
+func (t *tx) next(now time.Time, backend string, searched int64) (time.Time, error) {
+	next := t.db.leases.next(backend, now)
+	err := t.query(`SELECT event, due FROM deliveries INDEXED BY deliveries_due WHERE backend = ? AND state = 1 AND due > ?
+		ORDER BY due, event`, func(r row) bool {
+		if t.db.leases.bars(backend, r.int(0), now) {
+			return true // counted above
+		}
+		if due := timeOf(r.int(1)); next.IsZero() || due.Before(next) {
+			next = due
+		}
+		return false
+	}, backend, searched)
+	return next, err
+}
+
+const (
+	settleQuery = `UPDATE deliveries SET state = ?1, due = ?2, turn_started = coalesce(?3, turn_started), attempts = ?7, status = ?8,
+		class = ?9, started = ?10, ms = ?11, trigger = ?12 WHERE event = ?4 AND backend = ?5 AND turn = ?6 AND state = 1`
+	releaseQuery = `UPDATE deliveries SET state = ?1, due = ?2, turn_started = coalesce(?3, turn_started)
+		WHERE event = ?4 AND backend = ?5 AND turn = ?6 AND state = 1`
+)
+
+// settle ends leases.
+func (t *tx) settle(ss []proxy.Settlement) error {
+	lost := error(nil)
+	for i := range ss {
+		ok, err := t.settleOne(&ss[i])
+		if err != nil {
+			return err
+		}
+		if !ok {
+			lost = proxy.ErrLeaseLost
 		}
 	}
+	return lost
+}
+
+func (t *tx) settleOne(s *proxy.Settlement) (bool, error) {
+	l, ok := t.db.leases.get(s.Backend, s.Seq)
+	if !ok {
+		return false, nil
+	}
+	d, ok := journal.Settle(l.delivery(s.Backend), *s)
+	if !ok {
+		return false, nil
+	}
+	ok, err := t.settleRow(s, l, d)
+	if err != nil {
+		return false, fmt.Errorf("settle: %w", err)
+	}
+	t.undo = append(t.undo, t.db.leases.drop(s.Backend, s.Seq))
+	if ok && d.State == proxy.Pending {
+		t.db.leases.waits(s.Backend, s.Seq, millis(d.Due))
+	}
+	return ok, nil
+}
+
+// settleRow writes what a settlement makes of a row: d, as far as the lease knows it. It writes only what changes; a
+// plain release changes nothing.
+func (t *tx) settleRow(s *proxy.Settlement, l lease, d proxy.Delivery) (bool, error) {
+	var turnStarted any
+	if !d.TurnStarted.IsZero() {
+		turnStarted = millis(d.TurnStarted)
+	}
+	due, a := millis(d.Due), s.Attempt
+	after := delivery{Delivery: d}
+	after.setLast(a)
+	var n int64
+	var err error
+	switch {
+	case a != nil:
+		n, err = t.exec(settleQuery, stateCode(d.State, ""), due, turnStarted, s.Seq, s.Backend, int64(d.Turn), int64(d.Attempts),
+			int64(d.Status), text(d.Outcome), after.started, after.ms, text(after.trigger))
+	case d.State == proxy.Pending && due == l.due && turnStarted == nil:
+		return true, nil
+	default:
+		n, err = t.exec(releaseQuery, stateCode(d.State, ""), due, turnStarted, s.Seq, s.Backend, int64(d.Turn))
+	}
+	if err != nil || n == 0 {
+		return false, err
+	}
+	if d.State != proxy.Pending {
+		t.count(s.Backend, proxy.Pending, -1)
+		t.count(s.Backend, d.State, 1)
+	}
+	if a == nil || after.saysAll() {
+		return true, nil
+	}
+	return true, t.insertAttempt(s.Seq, journal.Numbered(d, a))
+}
+
+// resend asks for deliveries again.
+func (t *tx) resend(now time.Time, seq int64, backends []string) (out []proxy.Resent, err error) {
+	var k eventRow
+	if err := t.query(eventRowQuery+`seq = ?`, func(r row) bool { k = scanEventRow(r); return false }, seq); err != nil {
+		return nil, err
+	}
+	if k.seq == 0 {
+		return nil, proxy.ErrNotFound
+	}
+	for _, b := range backends {
+		r, err := t.resendOne(now, k, b)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func (t *tx) resendOne(now time.Time, k eventRow, backend string) (proxy.Resent, error) {
+	was, ok, err := t.delivery(k.seq, backend)
+	if err != nil {
+		return proxy.Resent{}, err
+	}
+	was.Backend = backend
+	d := was
+	var r proxy.Resent
+	switch d.Delivery, r = journal.Resend(was.Delivery, now); {
+	case !ok:
+		t.reopened(backend, k.seq)
+		if err = t.insertDelivery(k.seq, d, nil); err == nil {
+			err = t.summarize(k, k.Summary.Merge(proxy.Entry{Deliveries: []proxy.EntryDelivery{{Delivery: d.Delivery}}}, false))
+		}
+	case d != was:
+		if r.Result == proxy.ResentNewTurn {
+			d.setLast(nil)
+		}
+		err = t.change(k.seq, was, d, true)
+	}
+	return r, err
 }

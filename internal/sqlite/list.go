@@ -11,17 +11,18 @@ import (
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
-// listTime bounds how long one page is looked for, waiting for one's turn included; the last step may take a few
-// milliseconds more. Bodies, which are looked at for text that is no id, take longer: textTime.
+// listTime bounds how long one page is looked for, waiting to be let in included; the last step may take a few
+// milliseconds more. Bodies, which are looked at for text that is no id, take longer: textTime. Whether any event names
+// what looks like an id is asked for longer still: were one page to find out and the next one not, the second would go on
+// with another question.
 const (
 	listTime = 15 * time.Millisecond
 	textTime = 40 * time.Millisecond
+	nameTime = 250 * time.Millisecond
 )
 
-// Events returns a page of the events that f chooses. Events that are Pending, Failed or Ignored, and those that an id
-// chooses, are found wherever they are; other conditions are looked at event by event, newest first, for a bounded time: then the
-// page ends early, perhaps without any event, and says how far back it has looked. A state together with a backend means
-// the state of that backend's delivery.
+// Events implements journal.Reader. Events that are Pending, Failed or Ignored, and those that an id chooses, are found
+// wherever they are. For other conditions event after event is looked at, newest first, for listTime or textTime.
 func (d *DB) Events(ctx context.Context, f journal.Filter) (journal.Page, error) {
 	budget := listTime
 	if f.Query != "" && !idShape.MatchString(f.Query) {
@@ -44,8 +45,8 @@ func (d *DB) page(ctx context.Context, f journal.Filter, budget time.Duration) (
 		return p, 0, err
 	}
 	defer d.reading.leave()
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
-		s, err := d.search(ctx, c, f, until)
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+		s, err := newSearch(ctx, d, c, f, until)
 		if err != nil {
 			return err
 		}
@@ -66,7 +67,7 @@ func (d *DB) page(ctx context.Context, f journal.Filter, budget time.Duration) (
 		return err
 	})
 	for i := range p.Events {
-		d.leases.mark(p.Events[i].Event.Seq, p.Events[i].Deliveries)
+		d.leases.fill(p.Events[i].Event.Seq, p.Events[i].Deliveries)
 	}
 	return p, looked, err
 }
@@ -79,8 +80,8 @@ func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 		return 0, fmt.Errorf("count events: %w", err)
 	}
 	defer d.counting.leave()
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
-		s, err := d.search(ctx, c, f, time.Time{})
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+		s, err := newSearch(ctx, d, c, f, time.Time{})
 		if err != nil {
 			return err
 		}
@@ -93,19 +94,19 @@ func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 	return n, nil
 }
 
-// turnstile lets a few in at a time. Lists must leave connections for those who take events in.
-type turnstile chan struct{}
+// permits let a few in at a time: lists must leave connections to the gateway's own work.
+type permits chan struct{}
 
-func (t turnstile) enter(ctx context.Context) error {
+func (p permits) enter(ctx context.Context) error {
 	select {
-	case t <- struct{}{}:
+	case p <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (t turnstile) leave() { <-t }
+func (p permits) leave() { <-p }
 
 func numbers(ctx context.Context, c *sql.Conn, q string, args ...any) (out []int64, err error) {
 	err = each(ctx, c, func(r row) error { out = append(out, r.int(0)); return nil }, q, args...)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -197,11 +199,37 @@ func TestReopen(t *testing.T) {
 		t.Errorf("a lease of an earlier process: %v", err)
 	}
 	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1000, For: time.Hour}); err != nil || len(ls) != 100 {
-		t.Errorf("leased %d, %v: what an earlier process held is not due", len(ls), err)
+		t.Errorf("leased %d, %v: what an earlier process had leased is not due", len(ls), err)
 	}
 	seq, err := d.Append(t.Context(), entryOf(1000, proxy.Pending))
 	if err != nil || seq != 301 {
 		t.Errorf("the next event has number %d, %v", seq, err)
+	}
+}
+
+// TestOutlives: what is neither an event nor a lease outlives the process too.
+func TestOutlives(t *testing.T) {
+	t.Parallel()
+	path, at := filepath.Join(t.TempDir(), "j.db"), time.UnixMilli(1_700_000_000_000).UTC()
+	d := openAt(t, path, Options{})
+	_, kept := d.KeepRejected(t.Context(), proxy.Rejected{Source: "main", Received: at, Client: netip.MustParseAddr("2001:db8::1"), Body: []byte("\x00\xff{")})
+	_, saved := d.SaveJob(t.Context(), 0, []byte("job"))
+	noted, audited := d.SetNote(t.Context(), "paused/legacy", "1"), d.Audit(t.Context(), journal.AuditEntry{At: at, Action: "pause"})
+	if err := errors.Join(kept, saved, noted, audited, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = openAt(t, path, Options{})
+	if rs, err := d.ListRejected(t.Context(), 0, 10); err != nil || len(rs) != 1 || string(rs[0].Body) != "\x00\xff{" || rs[0].Client.String() != "2001:db8::1" {
+		t.Errorf("rejected: %+v, %v", rs, err)
+	}
+	if js, err := d.LoadJobs(t.Context()); err != nil || string(js[1]) != "job" {
+		t.Errorf("jobs: %v, %v", js, err)
+	}
+	if ns, err := d.Notes(t.Context(), ""); err != nil || ns["paused/legacy"] != "1" {
+		t.Errorf("notes: %v, %v", ns, err)
+	}
+	if as, err := d.AuditTrail(t.Context(), 10); err != nil || len(as) != 1 || as[0].Action != "pause" || !as[0].At.Equal(at) {
+		t.Errorf("audit: %v, %v", as, err)
 	}
 }
 
@@ -276,7 +304,7 @@ func TestOpenRefuses(t *testing.T) {
 // TestDurable reads back what durability rests on from each kind of connection.
 func TestDurable(t *testing.T) {
 	d := openNew(t)
-	for name, pool := range map[string]*sql.DB{"readers": d.readers.Load(), "checkpoints": d.ckpt.Load()} {
+	for name, pool := range map[string]*sql.DB{"readers": d.file.readers.Load(), "checkpoints": d.file.checkpoints.Load()} {
 		c, err := pool.Conn(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -296,7 +324,7 @@ func TestDurable(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.readers.Load().ExecContext(t.Context(), `DELETE FROM events`); err == nil {
+	if _, err := d.file.readers.Load().ExecContext(t.Context(), `DELETE FROM events`); err == nil {
 		t.Errorf("a reader could write")
 	}
 }

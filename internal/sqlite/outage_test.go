@@ -30,8 +30,8 @@ func poll(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// hold keeps the writer busy until release.
-func hold(t *testing.T, d *DB) (release func()) {
+// stall keeps the writer busy until release.
+func stall(t *testing.T, d *DB) (release func()) {
 	t.Helper()
 	busy, gate := make(chan struct{}), make(chan struct{})
 	release = sync.OnceFunc(func() { close(gate) })
@@ -78,7 +78,7 @@ func ext4(t *testing.T, megabytes int64) string {
 // TestBatchNeighbours: an operation that fails for a reason of its own takes nothing with it, and leaves nothing.
 func TestBatchNeighbours(t *testing.T) {
 	d := openNew(t)
-	release := hold(t, d) // so that the rest is one batch
+	release := stall(t, d) // so that the rest is one batch
 	var wg sync.WaitGroup
 	var errs [5]error
 	for i := range errs {
@@ -96,7 +96,7 @@ func TestBatchNeighbours(t *testing.T) {
 			_, errs[i] = d.Append(t.Context(), entryOf(int64(i), proxy.Pending))
 		})
 	}
-	poll(t, "all are queued", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.queue) >= len(errs) })
+	poll(t, "all are queued", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.ops) >= len(errs) })
 	release()
 	wg.Wait()
 	for i, err := range errs {
@@ -126,7 +126,7 @@ func checkTotals(t *testing.T, d *DB) {
 	for _, c := range totals {
 		got[total{c.Backend, stateCode(c.State, "")}] = c.Count
 	}
-	err = d.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
+	err = d.file.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
 		return each(t.Context(), c, func(r row) error {
 			k := total{r.text(0), r.int(1)}
 			if got[k] != r.int(2) {
@@ -142,7 +142,7 @@ func checkTotals(t *testing.T, d *DB) {
 	}
 }
 
-// TestLeaseAbandoned: what is leased for a caller who has gone is not held until its lease ends.
+// TestLeaseAbandoned: what is leased for a caller who has gone is given back at once.
 func TestLeaseAbandoned(t *testing.T) {
 	d := openNew(t)
 	now := time.Now().Add(time.Second)
@@ -175,7 +175,7 @@ func TestLeaseAbandoned(t *testing.T) {
 // TestRecordFull: history waits for the writer in a bounded buffer.
 func TestRecordFull(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{HistoryEntries: 10})
-	release := hold(t, d)
+	release := stall(t, d)
 	for n := range int64(10) {
 		if err := d.Record(entryOf(n, proxy.Delivered)); err != nil {
 			t.Fatal(err)
@@ -274,7 +274,7 @@ func TestComesBack(t *testing.T) {
 		t.Errorf("a lease from before: %v", err)
 	}
 	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 100, For: time.Minute}); err != nil || len(ls) != 17 {
-		t.Errorf("leased %d, %v, want 17: all but the four that are held", len(ls), err)
+		t.Errorf("leased %d, %v, want 17: all but the four that are leased", len(ls), err)
 	}
 	if err := d.Flush(t.Context()); err != nil {
 		t.Fatal(err)
@@ -287,7 +287,7 @@ func TestComesBack(t *testing.T) {
 
 // TestDiskFull fills a real disk to the last block. Nothing is acknowledged that is not stored, and draining heals it.
 func TestDiskFull(t *testing.T) {
-	var plenty atomic.Bool // keep's early drop has to wait: this test is about what happens before it
+	var plenty atomic.Bool // the early drop of housekeep has to wait: this test is about what happens before it
 	free := func(dir string) (int64, error) {
 		if plenty.Load() {
 			return 1 << 40, nil
@@ -299,7 +299,6 @@ func TestDiskFull(t *testing.T) {
 	poll(t, "there is ballast", func() bool { _, err := os.Stat(d.space.ballast); return err == nil })
 	plenty.Store(true)
 	body := make([]byte, 256<<10)
-	now := time.Now()
 	stored := int64(0)
 	for ; ; stored++ {
 		e := entryOf(stored, proxy.Pending)
@@ -318,7 +317,7 @@ func TestDiskFull(t *testing.T) {
 	if _, err := os.Stat(d.space.ballast); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the ballast is still there: %v", err)
 	}
-	now = time.Now().Add(time.Second)
+	now := time.Now().Add(time.Second)
 	settled := int64(0)
 	for {
 		ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 10, For: time.Minute})
@@ -339,7 +338,7 @@ func TestDiskFull(t *testing.T) {
 	if settled != stored {
 		t.Errorf("acknowledged %d, delivered %d", stored, settled)
 	}
-	for { // as keep does when it knows
+	for { // as housekeep does when it knows
 		n, err := d.dropEarly(t.Context(), now)
 		if err != nil {
 			t.Fatalf("dropping Delivered events on a full disk: %v", err)

@@ -24,6 +24,9 @@ const pruneOp = 64
 
 // pruner remembers how far Prune has come in each class.
 type pruner struct {
+	file  *file
+	queue *queue
+
 	mu      sync.Mutex
 	classes [len(classQueries)]lap
 	early   lap
@@ -31,9 +34,15 @@ type pruner struct {
 	seenLap time.Time
 }
 
+// lap is one walk over the events of a class.
 type lap struct {
 	at      int64 // the last event looked at
 	started time.Time
+}
+
+// over reports whether as much time has passed since a lap began, or the clock was set back to before that.
+func over(now, began time.Time, every time.Duration) bool {
+	return now.Before(began) || now.Sub(began) >= every
 }
 
 // classQueries walk the events that one retention may end for, oldest first: delivered, failed, and those without
@@ -51,9 +60,7 @@ func kept(r journal.Retention, class int) time.Duration {
 	return [...]time.Duration{r.Delivered, r.Failed, r.Failed, r.Ignored, r.Unrouted}[class]
 }
 
-// Prune deletes up to about n events whose retention is over, oldest first, and returns how many; with 0 there is nothing
-// to do for now. A Pending event is never deleted. The ids of deleted events are kept for 31 days. What it costs depends
-// on n, not on how much there is.
+// Prune implements journal.Pruner. What it costs depends on n, not on how much there is.
 func (d *DB) Prune(ctx context.Context, now time.Time, r journal.Retention, n int) (int, error) {
 	d.prune.mu.Lock()
 	defer d.prune.mu.Unlock()
@@ -62,13 +69,13 @@ func (d *DB) Prune(ctx context.Context, now time.Time, r journal.Retention, n in
 		if kept(r, class) <= 0 || pruned >= n {
 			continue
 		}
-		done, err := d.pruneClass(ctx, now, r, class, &d.prune.classes[class], n-pruned)
+		done, err := d.prune.class(ctx, now, r, class, &d.prune.classes[class], n-pruned)
 		pruned += done
 		if err != nil {
 			return pruned, fmt.Errorf("prune: %w", err)
 		}
 	}
-	if err := d.pruneSeen(ctx, now, n); err != nil {
+	if err := d.prune.forgetSeen(ctx, now, n); err != nil {
 		return pruned, fmt.Errorf("prune ids: %w", err)
 	}
 	return pruned, nil
@@ -110,13 +117,13 @@ const (
 	pruneLooks = 16
 )
 
-// pruneClass goes on with a class from where it was.
-func (d *DB) pruneClass(ctx context.Context, now time.Time, r journal.Retention, class int, l *lap, n int) (pruned int, err error) {
-	if now.Sub(l.started) >= pruneLap {
+// class goes on with a class from where it was.
+func (p *pruner) class(ctx context.Context, now time.Time, r journal.Retention, class int, l *lap, n int) (pruned int, err error) {
+	if over(now, l.started, pruneLap) {
 		l.at, l.started = 0, now
 	}
 	for range pruneLooks {
-		old, at, err := d.aged(ctx, now, r, class, l.at, n-pruned)
+		old, at, err := p.aged(ctx, now, r, class, l.at, n-pruned)
 		if err != nil || at == l.at {
 			return pruned, err
 		}
@@ -124,7 +131,7 @@ func (d *DB) pruneClass(ctx context.Context, now time.Time, r journal.Retention,
 			step := old[:min(pruneOp, len(old))]
 			old = old[len(step):]
 			done := 0
-			if err := d.do(ctx, &op{size: int64(len(step)) * 1024, run: func(t *tx) (err error) {
+			if err := p.queue.do(ctx, &op{size: int64(len(step)) * 1024, run: func(t *tx) (err error) {
 				done, err = t.prune(now, r, step)
 				return err
 			}}); err != nil {
@@ -142,10 +149,10 @@ func (d *DB) pruneClass(ctx context.Context, now time.Time, r journal.Retention,
 // aged returns up to n events of a class, from one on, whose retention is over, and where to go on: before the first of
 // those that have yet to grow old, when nothing older follows. An event may follow that was received earlier, by a clock
 // that had been ahead. One that was received later than now is passed until the next lap.
-func (d *DB) aged(ctx context.Context, now time.Time, r journal.Retention, class int, from int64, n int) (old []int64, at int64, err error) {
+func (p *pruner) aged(ctx context.Context, now time.Time, r journal.Retention, class int, from int64, n int) (old []int64, at int64, err error) {
 	at = from
 	cutoff := millis(now.Add(-kept(r, class)))
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = p.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		err := each(ctx, c, func(found row) error {
 			if len(old) >= n {
 				return errEnough
@@ -218,10 +225,9 @@ func (t *tx) remove(now time.Time, a *aged) error {
 	return nil
 }
 
-// pruneSeen walks the ids of pruned events once a day and deletes those that are old.
-func (d *DB) pruneSeen(ctx context.Context, now time.Time, n int) error {
-	p := &d.prune
-	if p.seen == (proxy.Key{}) && now.Sub(p.seenLap) < 24*time.Hour {
+// forgetSeen walks the ids of pruned events once a day and deletes those that are old.
+func (p *pruner) forgetSeen(ctx context.Context, now time.Time, n int) error {
+	if p.seen == (proxy.Key{}) && !over(now, p.seenLap, 24*time.Hour) {
 		return nil
 	}
 	if p.seen == (proxy.Key{}) {
@@ -231,7 +237,7 @@ func (d *DB) pruneSeen(ctx context.Context, now time.Time, n int) error {
 	var at proxy.Key
 	looked := 0
 	cutoff := millis(now.Add(-keepSeen))
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := p.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			looked++
 			at = proxy.Key{Source: r.text(0), ID: r.text(1)}
@@ -242,7 +248,7 @@ func (d *DB) pruneSeen(ctx context.Context, now time.Time, n int) error {
 		}, `SELECT source, id, pruned FROM seen WHERE (source, id) > (?, ?) ORDER BY source, id LIMIT ?`, p.seen.Source, p.seen.ID, n)
 	})
 	if err == nil && len(old) > 0 {
-		err = d.do(ctx, &op{size: int64(len(old)) * 128, run: func(t *tx) error {
+		err = p.queue.do(ctx, &op{size: int64(len(old)) * 128, run: func(t *tx) error {
 			for _, k := range old {
 				if _, err := t.exec(`DELETE FROM seen WHERE source = ? AND id = ?`, k.Source, k.ID); err != nil {
 					return err

@@ -95,14 +95,14 @@ func deliveriesOf(ctx context.Context, c *sql.Conn, events []journal.Stored) err
 	}, `SELECT `+deliveryColumns+`, event FROM deliveries WHERE `+where+` ORDER BY event, backend`, arg)
 	for i := range events {
 		if k := &events[i]; len(k.Deliveries) > 0 {
-			k.State = whole(k.Deliveries)
+			k.State = journal.WholeState(k.Deliveries)
 		}
 	}
 	return err
 }
 
 func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
-	c, done, err := d.finder(ctx)
+	c, done, err := d.file.finder(ctx)
 	if err != nil {
 		return proxy.Known{}, err
 	}
@@ -126,19 +126,18 @@ func (d *DB) find(ctx context.Context, k proxy.Key) (proxy.Known, error) {
 	}, err
 }
 
-// Event returns an event by its number, with its headers but without its body, and its attempts, those of each backend
-// and turn in order.
+// Event implements journal.Reader.
 func (d *DB) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.Attempt, error) {
 	var out []journal.Stored
 	var attempts []proxy.Attempt
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) (err error) {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) (err error) {
 		if out, err = known(ctx, c, listColumns, `WHERE e.seq = ?`, seq); err != nil || len(out) == 0 {
 			return err
 		}
 		if err := headers(ctx, c, &out[0].Event); err != nil {
 			return err
 		}
-		attempts, err = tries(ctx, c, seq)
+		attempts, err = attemptsOf(ctx, c, seq)
 		return err
 	})
 	if err != nil {
@@ -147,7 +146,7 @@ func (d *DB) Event(ctx context.Context, seq int64) (journal.Stored, []proxy.Atte
 	if len(out) == 0 {
 		return journal.Stored{}, nil, proxy.ErrNotFound
 	}
-	d.leases.mark(seq, out[0].Deliveries)
+	d.leases.fill(seq, out[0].Deliveries)
 	return out[0], attempts, nil
 }
 
@@ -161,27 +160,8 @@ func headers(ctx context.Context, c *sql.Conn, e *proxy.Event) error {
 	}, `SELECT headers, forwarded FROM events WHERE seq = ?`, e.Seq)
 }
 
-// read runs f on a connection for reading, in one snapshot. f gets a context that also ends when the file has to be let go.
-func (d *DB) read(ctx context.Context, f func(ctx context.Context, c *sql.Conn) error) error {
-	return d.visit(ctx, func(ctx context.Context) (err error) {
-		c, err := d.readers.Load().Conn(ctx)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		if _, err := c.ExecContext(ctx, "BEGIN"); err != nil {
-			return err
-		}
-		defer func() {
-			_, end := c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
-			err = errors.Join(err, end)
-		}()
-		return f(ctx, c)
-	})
-}
-
-// tries reads the attempts of an event: the rows, and the successes at the first try, which have none.
-func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error) {
+// attemptsOf reads the attempts of an event: the rows, and the successes at the first attempt, which have none.
+func attemptsOf(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error) {
 	var out []proxy.Attempt
 	err := each(ctx, c, func(r row) error {
 		out = append(out, proxy.Attempt{
@@ -194,8 +174,8 @@ func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error)
 		return nil, err
 	}
 	err = each(ctx, c, func(r row) error {
-		if d := scanDelivery(r); d.first() && d.started != 0 {
-			out = append(out, d.last())
+		if d := scanDelivery(r); d.saysAll() {
+			out = append(out, *d.last())
 		}
 		return nil
 	}, `SELECT `+deliveryColumns+` FROM deliveries WHERE event = ?`, seq)
@@ -205,9 +185,9 @@ func tries(ctx context.Context, c *sql.Conn, seq int64) ([]proxy.Attempt, error)
 	return out, err
 }
 
-// Body returns the bytes of an event.
+// Body implements journal.Reader.
 func (d *DB) Body(ctx context.Context, seq int64) (body []byte, err error) {
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return c.QueryRowContext(ctx, `SELECT body FROM bodies WHERE event = ?`, seq).Scan(&body)
 	})
 	if errors.Is(err, sql.ErrNoRows) {

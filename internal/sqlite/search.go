@@ -1,13 +1,16 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/binary"
 	"encoding/json"
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -56,7 +59,7 @@ var (
 	globTypes = strings.NewReplacer(`[`, `[[]`, `?`, `[?]`)
 )
 
-func (d *DB) search(ctx context.Context, c *sql.Conn, f journal.Filter, deadline time.Time) (*search, error) {
+func newSearch(ctx context.Context, d *DB, c *sql.Conn, f journal.Filter, deadline time.Time) (*search, error) {
 	s := &search{c: c, db: d, deadline: deadline, before: f.Before, since: millis(f.Since), until: millis(f.Until)}
 	s.begun = d.oldest.calm.begin() // BEGIN takes no snapshot yet, the first query does
 	if s.before <= 0 {
@@ -179,7 +182,10 @@ func (s *search) chooseQuery(ctx context.Context, f *journal.Filter) error {
 			s.narrowed, s.list = true, seqs
 			return nil
 		}
-		named := &search{c: s.c, db: s.db, deadline: s.deadline, before: 1 << 62, refs: []uint64{hashRef(f.Query)}}
+		named := &search{c: s.c, db: s.db, before: 1 << 62, refs: []uint64{hashRef(f.Query)}}
+		if !s.deadline.IsZero() {
+			named.deadline = time.Now().Add(nameTime)
+		}
 		const names = `? IN (e.object, e.customer, e.account)`
 		named.and(names, f.Query)
 		seqs, err = named.run(ctx, 1)
@@ -332,4 +338,47 @@ func (s *search) listed() (*span, error) {
 	at := &span{lo: s.list[len(s.list)-1], hi: s.list[0]}
 	s.looked += int64(len(s.list))
 	return at, at.of(s.list)
+}
+
+// needle is a text to look for whatever its case.
+type needle struct {
+	lower []byte
+	ascii bool
+	buf   []byte
+}
+
+func newNeedle(s string) *needle {
+	n := &needle{lower: bytes.ToLower([]byte(s)), ascii: true}
+	for _, b := range n.lower {
+		n.ascii = n.ascii && b < utf8.RuneSelf
+	}
+	return n
+}
+
+// in reports whether b contains the text. It is most of what a search costs, so ASCII goes 8 bytes at a time.
+func (n *needle) in(b []byte) bool {
+	if !n.ascii {
+		return bytes.Contains(bytes.ToLower(b), n.lower)
+	}
+	n.buf = append(n.buf[:0], b...)
+	b = n.buf
+	for len(b) >= 8 {
+		binary.LittleEndian.PutUint64(b, lower8(binary.LittleEndian.Uint64(b)))
+		b = b[8:]
+	}
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return bytes.Contains(n.buf, n.lower)
+}
+
+// lower8 lowers those of 8 bytes that are ASCII capitals. A byte's top bit serves as its flag.
+func lower8(x uint64) uint64 {
+	const each, top = 0x0101010101010101, 0x8080808080808080
+	low := x &^ top
+	fromA := low + each*(0x80-'A')
+	aboveZ := low + each*(0x7f-'Z')
+	return x | (fromA&^aboveZ&^x&top)>>2
 }

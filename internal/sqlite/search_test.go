@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -52,18 +51,6 @@ func walk(t *testing.T, d *DB, f journal.Filter, budget time.Duration) (seqs []i
 		}
 		f.Before = p.Next
 	}
-}
-
-// segments returns the first numbers of the segments that are described.
-func segments(t *testing.T, d *DB) (firsts []int64) {
-	t.Helper()
-	if err := d.read(t.Context(), func(_ context.Context, c *sql.Conn) (err error) {
-		firsts, err = numbers(t.Context(), c, `SELECT first FROM segments ORDER BY first`)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return firsts
 }
 
 // TestSearch asks for what bulk has written in every way there is, and compares with what its rules say, before and after
@@ -160,33 +147,6 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestSegmentsFromMemory: events that this process has taken are found by what they name, and little else is looked at.
-func TestSegmentsFromMemory(t *testing.T) {
-	t.Parallel()
-	d := openSmall(t)
-	for i := range int64(3 * small) {
-		e := entryOf(i, proxy.Delivered)
-		e.Event.Object, e.Event.Customer, e.Event.Account = fmt.Sprint("in_", i), fmt.Sprint("cus_", i), fmt.Sprint("acct_", i)
-		if err := d.Record(e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := d.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	described(t, d)
-	for _, i := range []int{0, small - 2, small - 1, 2 * small} {
-		for _, f := range []journal.Filter{
-			{Object: fmt.Sprint("in_", i)}, {Customer: fmt.Sprint("cus_", i)}, {Account: fmt.Sprint("acct_", i)}, {Query: fmt.Sprint("cus_", i)},
-		} {
-			p, looked, err := d.page(t.Context(), f, time.Minute)
-			if err != nil || len(p.Events) != 1 || p.Events[0].Event.Seq != int64(i+1) || looked > 2*(small+window) {
-				t.Errorf("%+v: %d events of %d looked at, %v", f, len(p.Events), looked, err)
-			}
-		}
-	}
-}
-
 // TestReceivedOutOfOrder: what came out of quarantine is found by when it was received, wherever it stands.
 func TestReceivedOutOfOrder(t *testing.T) {
 	t.Parallel()
@@ -219,9 +179,9 @@ func TestTestEventsAreFound(t *testing.T) {
 	}
 	bulk(t, d, 3, 2*small, stateDelivered, time.Now())
 	described(t, d)
-	found, err := withID(d, "evt_00000000000000")
-	if err != nil || len(found) != 2 {
-		t.Errorf("found %d, %v", len(found), err)
+	p, err := d.Events(t.Context(), journal.Filter{ID: "evt_00000000000000"})
+	if err != nil || len(p.Events) != 2 {
+		t.Errorf("found %d, %v", len(p.Events), err)
 	}
 }
 
@@ -323,8 +283,8 @@ func TestPendingBelowMuch(t *testing.T) {
 	if seq, looked := newest(); seq != small-1 || looked > 4*window {
 		t.Errorf("the newest is %d, looked at %d", seq, looked)
 	}
-	if err := d.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
-		s, err := d.search(t.Context(), c, f, time.Time{})
+	if err := d.file.read(t.Context(), func(_ context.Context, c *sql.Conn) error {
+		s, err := newSearch(t.Context(), d, c, f, time.Time{})
 		if err == nil && s.calm.below(10*small) != small {
 			t.Errorf("it has not learned where nothing is Pending, only down to %d", s.calm.below(10*small))
 		}
@@ -338,54 +298,6 @@ func TestPendingBelowMuch(t *testing.T) {
 	}
 	if seq, _ := newest(); seq != again {
 		t.Errorf("the newest is %d, want %d, which was resent", seq, again)
-	}
-}
-
-// TestSegmentsGo: a segment without events is forgotten.
-func TestSegmentsGo(t *testing.T) {
-	t.Parallel()
-	d := openSmall(t)
-	bulk(t, d, 1, 3*small+1, stateDelivered, time.Now())
-	described(t, d)
-	if err := d.do(t.Context(), &op{run: func(t *tx) error {
-		_, err := t.exec(`DELETE FROM events WHERE seq BETWEEN ? AND ?`, int64(small), int64(2*small-1))
-		return err
-	}}); err != nil {
-		t.Fatal(err)
-	}
-	poll(t, "the empty segment is forgotten", func() bool {
-		return cmp.Equal(segments(t, d), []int64{0, 2 * small})
-	})
-	if got := walk(t, d, journal.Filter{Object: "in_2", Limit: 10}, time.Minute); len(got) != 4 {
-		t.Errorf("below it %d events are found, want 4", len(got))
-	}
-}
-
-// TestFilters: a filter holds all that was put into it and little else, and hashes are those of the files that exist.
-func TestFilters(t *testing.T) {
-	t.Parallel()
-	if got := hashRef("cus_9s6XKzkNRiz8i3"); got != 0xc0ca154903773d52 {
-		t.Errorf("the hash is now %#x: segments that were written before are searched in vain", got)
-	}
-	refs := map[uint64]bool{}
-	for i := range 5000 {
-		refs[hashRef(fmt.Sprint("cus_", i))] = true
-	}
-	filter, wrong := newRefs(refs), 0
-	for i := range 100_000 {
-		has := mayHold(filter, []uint64{hashRef(fmt.Sprint("cus_", i))})
-		if i < 5000 && !has {
-			t.Fatalf("it does not hold cus_%d", i)
-		}
-		if i >= 5000 && has {
-			wrong++
-		}
-	}
-	if wrong > 95_000/200 {
-		t.Errorf("of 95,000 others it may hold %d", wrong)
-	}
-	if mayHold(newRefs(nil), []uint64{1}) {
-		t.Error("an empty filter holds something")
 	}
 }
 
@@ -409,8 +321,8 @@ func TestPlansOfLists(t *testing.T) {
 		"failed":               {journal.Filter{State: proxy.Failed}, "USING COVERING INDEX deliveries_failed (event>? AND event<?)"},
 		"ignored":              {journal.Filter{State: proxy.Ignored}, "USING COVERING INDEX events_kept (state=? AND seq>? AND seq<?)"},
 	} {
-		err := d.read(t.Context(), func(_ context.Context, c2 *sql.Conn) error {
-			s, err := d.search(t.Context(), c2, c.f, time.Time{})
+		err := d.file.read(t.Context(), func(_ context.Context, c2 *sql.Conn) error {
+			s, err := newSearch(t.Context(), d, c2, c.f, time.Time{})
 			if err != nil {
 				return err
 			}
@@ -475,29 +387,5 @@ func TestNeedle(t *testing.T) {
 				t.Fatalf("byte %d of %q became %q, want %q", i, x, n.buf[i], want)
 			}
 		}
-	}
-}
-
-// TestEventHasItsHeaders: a single event comes with what each attempt sends, a list does not.
-func TestEventHasItsHeaders(t *testing.T) {
-	t.Parallel()
-	d := openSmall(t)
-	e := entryOf(1, proxy.Pending)
-	e.Event.Query = "a=1"
-	seq, err := d.Append(t.Context(), e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, _, err := d.Event(t.Context(), seq)
-	if err != nil {
-		t.Fatal(err)
-	}
-	type sent struct {
-		Query             string
-		Header, Forwarded http.Header
-	}
-	want := sent{"a=1", e.Event.Header, e.Event.Forwarded}
-	if diff := cmp.Diff(want, sent{k.Event.Query, k.Event.Header, k.Event.Forwarded}); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -73,14 +73,14 @@ func mayHold(filter []byte, refs []uint64) bool {
 
 func refBit(h, i uint64, words int) uint64 { return (h + i*(h>>32|1)) % uint64(words*64) }
 
-// keepSegments describes segments as they fill, and forgets those whose events are gone, until the journal is closed.
-func (d *DB) keepSegments() {
+// describeSegments describes segments as they fill, and forgets those whose events are gone, until the journal is closed.
+func (d *DB) describeSegments() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	d.done.Go(func() { <-d.stop; cancel() })
 	for dropped := int64(0); ; {
 		pause := segmentPause
-		if more, err := d.describe(ctx); err != nil || !more { // what fails is tried again; until then it is searched
+		if more, err := d.describe(ctx); err != nil || !more { // a segment that is not described yet is searched
 			pause = segmentRest
 			dropped, _ = d.dropSegments(ctx, dropped)
 			_ = d.learnCalm(ctx)
@@ -102,7 +102,7 @@ type segment struct {
 // describe writes the row of the oldest full segment that has none, and reports whether there was one.
 func (d *DB) describe(ctx context.Context) (more bool, err error) {
 	var s segment
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		ns, err := numbers(ctx, c, `SELECT coalesce(max(seq), 0) FROM events UNION ALL
 			SELECT coalesce((SELECT last FROM segments ORDER BY first DESC LIMIT 1), 0)`)
 		if err != nil {
@@ -117,13 +117,13 @@ func (d *DB) describe(ctx context.Context) (more bool, err error) {
 			return nil
 		}
 		more = true
-		events, ok := d.fresh.events(&s)
+		events, ok := d.newest.events(&s)
 		if !ok {
 			if events, err = s.stored(ctx, c); err != nil {
 				return err
 			}
 		}
-		s.hold(events)
+		s.sum(events)
 		return nil
 	})
 	if err != nil || !more {
@@ -142,15 +142,15 @@ type named struct {
 	refs          [4]uint64 // hashes; 0 where there is none
 }
 
-// fresh remembers the newest events, so that they need not be read again when their segment is full, which costs ten
+// newest remembers the newest events, so that they need not be read again when their segment is full, which costs ten
 // times as much.
-type fresh struct {
+type newest struct {
 	mu sync.Mutex
 	of []named // by number, of 8 segments
 }
 
-// note is told of each event that is inserted. When that is undone its number goes to another, or to none.
-func (f *fresh) note(seq int64, e *proxy.Event) {
+// add is told of each event that is inserted. When that is undone its number goes to another, or to none.
+func (f *newest) add(seq int64, e *proxy.Event) {
 	n := named{seq: seq, received: millis(e.Received)}
 	for i, ref := range []string{e.Object, e.Customer, e.Account} {
 		if ref != "" {
@@ -166,7 +166,7 @@ func (f *fresh) note(seq int64, e *proxy.Event) {
 }
 
 // events returns all of a segment, or false where some came before this process.
-func (f *fresh) events(s *segment) ([]named, bool) {
+func (f *newest) events(s *segment) ([]named, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at := s.first % int64(len(f.of))
@@ -198,8 +198,8 @@ func (s *segment) stored(ctx context.Context, c *sql.Conn) (out []named, err err
 	return out, err
 }
 
-// hold makes the row say what its events are.
-func (s *segment) hold(events []named) {
+// sum makes the row say what its events are.
+func (s *segment) sum(events []named) {
 	refs := make(map[uint64]bool, len(events))
 	s.oldest = math.MaxInt64
 	for i := range events {
@@ -228,7 +228,7 @@ func onDriver(ctx context.Context, c *sql.Conn, f func(c *conn) error) error {
 // dropSegments deletes the rows of some segments beyond after whose events are gone, and returns where to go on.
 func (d *DB) dropSegments(ctx context.Context, after int64) (last int64, err error) {
 	var gone []int64
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			if last = r.int(1); r.int(2) == 0 {
 				gone = append(gone, r.int(0))

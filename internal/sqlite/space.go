@@ -18,7 +18,7 @@ import (
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
-// ballastSize is held in a file beside the journal and given up when the disk is truly full: a full disk must heal by
+// ballastSize is set aside in a file beside the journal and given up when the disk is truly full: a full disk must heal by
 // draining, and settling and deleting need room, for the write-ahead log, and for copying it into the file, which may
 // grow by as much. So it is more than the log usually is: see walRestart.
 const ballastSize = 32 << 20
@@ -83,8 +83,8 @@ func (s *space) blames(err error) bool {
 // mapped is more than SQLite needs to map its index of the log.
 const mapped = 1 << 20
 
-// hold makes the ballast, when there is plenty of room for it.
-func (s *space) hold(free int64) {
+// makeBallast makes it, when there is plenty of room for it.
+func (s *space) makeBallast(free int64) {
 	if s.reserve <= 0 || free < s.reserve+2*ballastSize {
 		return
 	}
@@ -124,7 +124,7 @@ func (d *DB) checkSpace(ctx context.Context) {
 	}
 	s.set(free < enough, free)
 	if !s.full.Load() {
-		s.hold(free)
+		s.makeBallast(free)
 		return
 	}
 	for dropped := 0; free < s.reserve+s.reserve/8; {
@@ -170,7 +170,7 @@ func (d *DB) room(ctx context.Context, enough int64) (int64, error) {
 	if err != nil || free >= enough {
 		return free, err
 	}
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		var pages, size int64
 		if err := c.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages); err != nil {
 			return err
@@ -190,7 +190,7 @@ func (d *DB) dropEarly(ctx context.Context, now time.Time) (int, error) {
 	defer d.prune.mu.Unlock()
 	l := &d.prune.early
 	at := l.at
-	n, err := d.pruneClass(ctx, now, journal.Retention{Delivered: time.Nanosecond}, 0, l, earlyStep)
+	n, err := d.prune.class(ctx, now, journal.Retention{Delivered: time.Nanosecond}, 0, l, earlyStep)
 	if l.at == at {
 		*l = lap{} // at the end: begin again
 	}

@@ -8,8 +8,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/journaltest"
-	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
 func TestMain(m *testing.M) {
@@ -44,5 +44,5 @@ func openAt(t testing.TB, path string, o Options) *DB {
 func openNew(t testing.TB) *DB { return openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{}) }
 
 func TestJournal(t *testing.T) {
-	journaltest.Run(t, func(t *testing.T) proxy.Journal { return openNew(t) })
+	journaltest.Run(t, func(t *testing.T) journal.Store { return openNew(t) })
 }

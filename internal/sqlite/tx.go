@@ -2,10 +2,11 @@ package sqlite
 
 import (
 	"crypto/sha256"
-	"database/sql/driver"
 	"fmt"
-	"time"
+	"slices"
+	"sync"
 
+	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
@@ -29,12 +30,12 @@ func (t *tx) count(backend string, s proxy.State, n int64) {
 	t.delta[total{backend, stateCode(s, "")}] += n
 }
 
-// back takes back what was changed in memory since mark.
-func (t *tx) back(mark int) {
-	for i := len(t.undo) - 1; i >= mark; i-- {
+// undoTo takes back what was changed in memory, but for the first n changes.
+func (t *tx) undoTo(n int) {
+	for i := len(t.undo) - 1; i >= n; i-- {
 		t.undo[i]()
 	}
-	t.undo = t.undo[:mark]
+	t.undo = t.undo[:n]
 }
 
 // flush writes the totals.
@@ -51,38 +52,76 @@ func (t *tx) flush() error {
 	return nil
 }
 
-// entry is a proxy.Entry made ready to be written, off the writer's goroutine.
+// entry is a proxy.Entry made ready to be written, by its caller's goroutine. It shares nothing with what it was made of:
+// Record's are written when the caller has long gone, Append's may be when its context has ended.
 type entry struct {
 	proxy.Entry
+	event              proxy.Event // which Event points to
 	unique             bool
+	body               *[]byte // which Event.Body is in; from bodies, or nil
 	headers, forwarded []byte
 	sum                [sha256.Size]byte
 }
 
+// bodies lends what the bodies of entries are copied to. A larger one than pooledBody is rare, and not worth keeping.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
+
+const pooledBody = 64 << 10
+
+// done gives back what the entry was lent, once it is written. It leaves Event alone: Find may be looking at it.
+func (e *entry) done() {
+	if e.body != nil && cap(*e.body) <= pooledBody {
+		bodies.Put(e.body)
+	}
+}
+
 func ready(e proxy.Entry) *entry {
-	r := &entry{Entry: e, unique: e.Event.Unique()}
-	if r.creates() {
-		r.headers, r.forwarded = encodeHeader(e.Event.Header), encodeHeader(e.Event.Forwarded)
-		r.sum = sha256.Sum256(e.Event.Body)
+	r := &entry{Entry: e, event: *e.Event, unique: e.Event.Unique()}
+	r.Event = &r.event
+	r.Answered = timeOf(millis(e.Answered))
+	r.event.Header, r.event.Forwarded = nil, nil
+	if !r.creates() {
+		r.event.Body = nil
+		return r
+	}
+	if e.Event.Body != nil {
+		r.body = bodies.Get().(*[]byte)
+		*r.body = append((*r.body)[:0], e.Event.Body...)
+		r.event.Body = *r.body
+	}
+	r.headers, r.forwarded = encodeHeader(e.Event.Header), encodeHeader(e.Event.Forwarded)
+	r.sum = sha256.Sum256(r.event.Body)
+	r.Deliveries = slices.Clone(e.Deliveries)
+	for i := range r.Deliveries {
+		if a := r.Deliveries[i].Attempt; a != nil {
+			own := *a
+			r.Deliveries[i].Attempt = &own
+		}
 	}
 	return r
 }
 
-// creates reports whether the entry stands for an event, rather than being a note about one.
+// creates reports whether the entry stands for an event, rather than saying only that Stripe has our answer to one.
 func (e *entry) creates() bool { return len(e.Deliveries) > 0 || e.State != "" }
 
 func (e *entry) size() int64 { return int64(len(e.Event.Body) + len(e.headers) + 512) }
 
 // eventRow is the part of an event's row that a merge may change.
 type eventRow struct {
-	seq, state, answered int64
-	reason               string
+	seq int64
+	journal.Summary
+}
+
+const eventRowQuery = `SELECT seq, state, reason, answered FROM events WHERE `
+
+func scanEventRow(r row) eventRow {
+	return eventRow{r.int(0), journal.Summary{State: stateOf(r.int(1)), Reason: r.text(2), Answered: timeOf(r.int(3))}}
 }
 
 // put writes or merges an entry and returns its event's number.
 func (t *tx) put(e *entry) (int64, error) {
 	if !e.creates() && e.Event.Seq != 0 {
-		return e.Event.Seq, t.mark(e)
+		return e.Event.Seq, t.answered(e)
 	}
 	k, err := t.lookup(e)
 	if err != nil {
@@ -97,8 +136,8 @@ func (t *tx) put(e *entry) (int64, error) {
 	return k.seq, t.merge(k, e)
 }
 
-// mark notes that Stripe has our answer to an event of which the number is known.
-func (t *tx) mark(e *entry) error {
+// answered notes that Stripe has our answer to an event of which the number is known.
+func (t *tx) answered(e *entry) error {
 	n, err := t.exec(`UPDATE events SET answered = max(answered, ?) WHERE seq = ?`, millis(e.Answered), e.Event.Seq)
 	if err == nil && n == 0 {
 		err = proxy.ErrNotFound
@@ -112,95 +151,24 @@ func (t *tx) lookup(e *entry) (k eventRow, err error) {
 			return k, err
 		}
 	}
-	scan := func(r row) bool { k = eventRow{r.int(0), r.int(1), r.int(2), r.text(3)}; return false }
+	scan := func(r row) bool { k = scanEventRow(r); return false }
 	if e.Event.Seq != 0 {
-		err = t.query(`SELECT seq, state, answered, reason FROM events WHERE seq = ?`, scan, e.Event.Seq)
+		err = t.query(eventRowQuery+`seq = ?`, scan, e.Event.Seq)
 	}
 	if err == nil && k.seq == 0 && e.unique && t.db.ids.has(e.Event.Key()) {
-		err = t.query(`SELECT seq, state, answered, reason FROM events WHERE source = ? AND dedupe_key = ?`, scan,
-			e.Event.Source, e.Event.ID)
+		err = t.query(eventRowQuery+`source = ? AND dedupe_key = ?`, scan, e.Event.Source, e.Event.ID)
 	}
 	return k, err
 }
 
-func (t *tx) insert(e *entry) (int64, error) {
-	v := e.Event
-	var key driver.Value
-	if e.unique {
-		key = v.ID
-		t.db.ids.add(v.Key())
-	}
-	t.db.seq++
-	seq := t.db.seq
-	t.db.fresh.note(seq, v)
-	state := int64(0)
-	if len(e.Deliveries) == 0 {
-		state = stateCode(e.State, e.Reason)
-	}
-	if err := t.write(&insertEvents, seq, v.Source, v.ID, key, v.Type, text(v.Account), flag(v.Livemode), text(v.APIVersion),
-		text(v.Object), text(v.Customer), millis(v.Created), millis(v.Received), state, text(e.Reason), millis(e.Answered),
-		text(v.Query), blob(e.headers), blob(e.forwarded), e.sum[:]); err != nil {
-		return 0, err
-	}
-	if err := t.write(&insertBodies, seq, content(v.Body)); err != nil {
-		return 0, err
-	}
-	for i, in := range e.Deliveries {
-		if i > 0 { // a backend named twice merges
-			if _, err := t.mergeDelivery(seq, e, in); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		if err := t.insertDelivery(seq, incoming(in), in.Attempt); err != nil {
-			return 0, err
-		}
-	}
-	return seq, nil
-}
-
-// text and blob bind nothing as null, content binds it as an empty blob.
-func text(s string) driver.Value {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
-func blob(b []byte) driver.Value {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
-func content(b []byte) driver.Value {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
-
-func (t *tx) insertDelivery(seq int64, d delivery, a *proxy.Attempt) error {
-	if err := t.write(&insertDeliveries, d.values(seq)...); err != nil {
-		return err
-	}
-	t.count(d.Backend, d.State, 1)
-	t.stands(seq, d)
-	if a == nil || d.first() {
-		return nil
-	}
-	return t.insertAttempt(seq, d.Backend, d.Turn, d.Attempts, a)
-}
-
-// stands notes in memory how a row stands that was just written.
-func (t *tx) stands(seq int64, d delivery) {
+// track keeps the leases in step with a row that was just written.
+func (t *tx) track(seq int64, d delivery) {
 	due := millis(d.Due)
 	switch {
 	case d.State != proxy.Pending:
 		t.undo = append(t.undo, t.db.leases.drop(d.Backend, seq))
 	case d.Token != 0 && !d.LeaseUntil.IsZero():
-		h := held{token: d.Token, until: d.LeaseUntil, due: due, turn: d.Turn, attempts: d.Attempts}
+		h := lease{token: d.Token, until: d.LeaseUntil, due: due, turn: d.Turn, attempts: d.Attempts}
 		t.undo = append(t.undo, t.db.leases.set(d.Backend, seq, h))
 	default:
 		t.undo = append(t.undo, t.db.leases.drop(d.Backend, seq))
@@ -208,56 +176,25 @@ func (t *tx) stands(seq int64, d delivery) {
 	}
 }
 
-const insertAttempt = `INSERT INTO attempts (event, backend, turn, n, started, ms, status, class, error, trigger, excerpt)
-	VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`
-
-// insertAttempt keeps an attempt as the nth of its turn, or the next where another arrival has taken that place.
-func (t *tx) insertAttempt(seq int64, backend string, turn, n int, a *proxy.Attempt) error {
-	args := []driver.Value{
-		seq, backend, int64(turn), int64(n), millis(a.Started), a.Duration.Milliseconds(), int64(a.Status), a.Outcome, a.Error,
-		string(a.Trigger), a.Excerpt,
-	}
-	done, err := t.exec(insertAttempt+` ON CONFLICT DO NOTHING`, args...)
-	if err == nil && done == 0 {
-		args[3], err = t.number(`SELECT max(n) + 1 FROM attempts WHERE event = ? AND backend = ? AND turn = ?`, args[:3]...)
-		if err == nil {
-			_, err = t.exec(insertAttempt, args...)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("insert attempt: %w", err)
-	}
-	return nil
-}
-
 // merge brings an entry into an event that is there.
 func (t *tx) merge(k eventRow, e *entry) error {
-	was := k
+	opened := false
 	for _, in := range e.Deliveries {
-		opened, err := t.mergeDelivery(k.seq, e, in)
+		o, err := t.mergeDelivery(k.seq, e, in)
 		if err != nil {
 			return err
 		}
-		if opened {
-			k.answered = 0 // that was for an earlier turn
-		}
+		opened = opened || o
 	}
-	k.answered = max(k.answered, millis(e.Answered))
-	switch {
-	case len(e.Deliveries) > 0:
-		k.state = 0
-		if e.Reason == proxy.ReasonUnparseable {
-			k.reason = e.Reason
-		} else if k.reason != proxy.ReasonUnparseable {
-			k.reason = ""
-		}
-	case e.State != "" && k.state != 0:
-		k.state, k.reason = stateCode(e.State, e.Reason), e.Reason
-	}
-	if k == was {
+	return t.summarize(k, k.Summary.Merge(e.Entry, opened))
+}
+
+func (t *tx) summarize(k eventRow, s journal.Summary) error {
+	if s == k.Summary {
 		return nil
 	}
-	_, err := t.exec(`UPDATE events SET state = ?, reason = ?, answered = ? WHERE seq = ?`, k.state, text(k.reason), k.answered, k.seq)
+	_, err := t.exec(`UPDATE events SET state = ?, reason = ?, answered = ? WHERE seq = ?`, stateCode(s.State, s.Reason), text(s.Reason),
+		millis(s.Answered), k.seq)
 	return err
 }
 
@@ -275,102 +212,77 @@ func (t *tx) delivery(seq int64, backend string) (d delivery, ok bool, err error
 
 // mergeDelivery brings one delivery of an entry in. opened says that it began a later turn.
 func (t *tx) mergeDelivery(seq int64, e *entry, in proxy.EntryDelivery) (opened bool, err error) {
-	x, ok, err := t.delivery(seq, in.Backend)
+	was, ok, err := t.delivery(seq, in.Backend)
 	if err != nil {
 		return false, err
 	}
-	d, a := incoming(in), in.Attempt
 	if !ok {
-		t.reopened(d.Backend, seq)
-		return false, t.insertDelivery(seq, d, a)
+		t.reopened(in.Backend, seq)
+		return false, t.insertDelivery(seq, incoming(in), in.Attempt)
 	}
-	if d.State == proxy.Pending && x.State == proxy.Failed && d.Turn < x.Turn {
-		d.Turn = x.Turn + 1 // who sent it did not know of the turns before: it is owed all the same
+	isNew, err := t.isNew(seq, &was, in)
+	if err != nil {
+		return false, err
 	}
-	if d.Turn == x.Turn {
-		return false, t.mergeTurn(seq, x, d, a)
+	m := journal.Merge(was.Delivery, in, isNew)
+	d := was
+	if d.Delivery = m.Delivery; m.Last {
+		d.setLast(in.Attempt)
 	}
-	if opened = d.Turn > x.Turn; opened {
-		if err := t.replace(seq, x, d); err != nil {
+	if err := t.change(seq, was, d, m.Replaced); err != nil {
+		return false, err
+	}
+	if m.Opened && e.Event.Body != nil {
+		if err := t.replaceBody(seq, e); err != nil {
 			return false, err
 		}
-		if e.Event.Body != nil {
-			if err := t.replaceBody(seq, e); err != nil {
-				return false, err
-			}
-		}
 	}
-	if a == nil || opened && d.first() {
-		return opened, nil
+	if m.Attempt == nil || m.Last && d.saysAll() {
+		return m.Opened, nil
 	}
-	if fresh, err := t.fresh(seq, x, d, a); err != nil || !fresh {
-		return opened, err
-	}
-	return opened, t.insertAttempt(seq, d.Backend, d.Turn, d.Attempts, a)
+	return m.Opened, t.insertAttempt(seq, m.Attempt)
 }
 
-// mergeTurn brings what another arrival knows of the same turn into x.
-func (t *tx) mergeTurn(seq int64, x, d delivery, a *proxy.Attempt) (err error) {
-	fresh := a != nil
-	if fresh {
-		if fresh, err = t.fresh(seq, x, d, a); err != nil {
-			return err
-		}
-	}
-	out, won := merge(x, d, a, fresh)
-	if fresh {
-		if x.first() { // the row can no longer stand for it
-			last := x.last()
-			if err := t.insertAttempt(seq, x.Backend, x.Turn, x.Attempts, &last); err != nil {
-				return err
-			}
-		}
-		if !out.first() {
-			if err := t.insertAttempt(seq, d.Backend, d.Turn, out.Attempts, a); err != nil {
-				return err
-			}
-		}
-	}
-	return t.update(seq, x, out, won)
-}
-
-// fresh reports whether the journal does not hold this attempt yet.
-func (t *tx) fresh(seq int64, x, d delivery, a *proxy.Attempt) (bool, error) {
-	if x.Turn == d.Turn && x.first() && x.started == millis(a.Started) {
+// isNew reports whether the journal does not hold the attempt that comes in yet.
+func (t *tx) isNew(seq int64, was *delivery, in proxy.EntryDelivery) (bool, error) {
+	a, turn := in.Attempt, max(in.Turn, 1)
+	switch {
+	case a == nil:
+		return false, nil
+	case turn > was.Turn:
+		return true, nil
+	case turn == was.Turn && was.saysAll() && was.started == millis(a.Started):
 		return false, nil
 	}
 	n, err := t.number(`SELECT count(*) FROM attempts WHERE event = ? AND backend = ? AND turn = ? AND started = ?`, seq,
-		d.Backend, int64(d.Turn), millis(a.Started))
+		in.Backend, int64(turn), millis(a.Started))
 	return n == 0, err
 }
 
-// replace puts a later turn in the place of x.
-func (t *tx) replace(seq int64, x, d delivery) error {
-	if x.first() { // its row was all that told of the earlier turn
-		last := x.last()
-		if err := t.insertAttempt(seq, x.Backend, x.Turn, x.Attempts, &last); err != nil {
+// change writes a row that has become d. lease says that the lease changes with it.
+func (t *tx) change(seq int64, was, d delivery, lease bool) error {
+	if d == was && !lease {
+		return nil
+	}
+	if was.saysAll() && (d.Turn != was.Turn || !d.saysAll()) { // the row was all that told of its attempt
+		if err := t.insertAttempt(seq, was.last()); err != nil {
 			return err
 		}
 	}
-	return t.update(seq, x, d, true)
-}
-
-// update writes a changed row. lease says that the lease changes with it.
-func (t *tx) update(seq int64, x, d delivery, lease bool) error {
 	v := d.values(seq)
 	if _, err := t.exec(`UPDATE deliveries SET state = ?, turn = ?, attempts = ?, due = ?, turn_started = ?, status = ?, class = ?,
 		started = ?, ms = ?, trigger = ? WHERE event = ? AND backend = ?`, append(v[2:len(v):len(v)], v[0], v[1])...); err != nil {
 		return fmt.Errorf("update delivery: %w", err)
 	}
-	if x.State != d.State {
-		t.count(d.Backend, x.State, -1)
+	if was.State != d.State {
+		t.count(d.Backend, was.State, -1)
 		t.count(d.Backend, d.State, 1)
 	}
 	if d.State == proxy.Pending {
 		t.reopened(d.Backend, seq)
 	}
 	if lease {
-		t.stands(seq, d)
+		t.track(seq, d)
 	} else if h, ok := t.db.leases.get(d.Backend, seq); ok && h.attempts != d.Attempts {
 		h.attempts = d.Attempts
 		t.undo = append(t.undo, t.db.leases.set(d.Backend, seq, h))
@@ -391,5 +303,3 @@ func (t *tx) replaceBody(seq int64, e *entry) error {
 		blob(e.headers), blob(e.forwarded), e.sum[:], seq)
 	return err
 }
-
-func duration(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

@@ -1,120 +1,15 @@
 package sqlite
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
-
-// One batch takes at most this much: it bounds how long the last of those who wait is made to.
-const (
-	batchOps   = 256
-	batchBytes = 16 << 20
-)
-
-// op is something for the writer to do, and its answer.
-type op struct {
-	run   func(t *tx) error
-	reads bool   // it writes nothing
-	puts  bool   // it puts an entry, no more
-	full  bool   // it is refused below the reserve
-	size  int64  // about what it writes
-	lost  func() // what to do when it was done but nobody waits any more; may be nil
-
-	err   error
-	done  chan error
-	state atomic.Int32
-}
-
-const (
-	opWaiting = iota
-	opAnswered
-	opGone
-)
-
-// do has the writer run o in its next batch, and waits for the commit.
-func (d *DB) do(ctx context.Context, o *op) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	o.done = make(chan error, 1)
-	if err := d.enqueue(o); err != nil {
-		return err
-	}
-	select {
-	case err := <-o.done:
-		return err
-	case <-ctx.Done():
-		if o.state.CompareAndSwap(opWaiting, opGone) {
-			d.forget(o)
-			return context.Cause(ctx)
-		}
-		return <-o.done
-	}
-}
-
-// forget takes what nobody waits for out of the queue: while the writer is held up, it would pile up with all it holds.
-func (d *DB) forget(o *op) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if i := slices.Index(d.queue, o); i >= 0 {
-		d.queue = slices.Delete(d.queue, i, i+1)
-	}
-}
-
-func (d *DB) enqueue(o *op) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.closed:
-		return errClosed
-	case d.down != nil:
-		return d.down
-	}
-	d.queue = append(d.queue, o)
-	d.poke()
-	return nil
-}
-
-// poke wakes the writer.
-func (d *DB) poke() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (o *op) answer() {
-	if o.state.CompareAndSwap(opWaiting, opAnswered) {
-		o.done <- o.err
-	} else if o.lost != nil && o.state.Load() == opGone && o.err == nil {
-		o.lost()
-	}
-}
-
-// take removes from the queue what the next batch is made of.
-func (d *DB) take() (ops []*op, closed bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n, size := 0, int64(0)
-	for n < len(d.queue) && n < batchOps && size < batchBytes {
-		size += d.queue[n].size
-		n++
-	}
-	ops = append(ops, d.queue[:n]...)
-	clear(d.queue[:n])
-	if d.queue = d.queue[n:]; len(d.queue) == 0 {
-		d.queue = nil
-	}
-	return ops, d.closed
-}
 
 // write commits batches until the journal is closed, which returns nil, or broken.
 func (d *DB) write(c *conn) error {
@@ -126,14 +21,14 @@ func (d *DB) write(c *conn) error {
 			return err
 		default:
 		}
-		ops, closed := d.take()
-		notes, waited := d.history.oldest(batchOps)
-		held := time.Until(d.noNotes)
-		if len(notes) < batchOps/2 && waited < historyDelay && !closed || held > 0 {
-			notes = nil // nobody waits for them, and many together change the same pages
+		ops, closed := d.nextBatch()
+		past, waited := d.history.head(batchOps)
+		pause := time.Until(d.historyAt)
+		if len(past) < batchOps/2 && waited < historyDelay && !closed || pause > 0 {
+			past = nil // nobody waits for it, and many entries together change the same pages
 		}
-		if len(ops)+len(notes) > 0 {
-			if err := d.batch(c, ops, notes); err != nil {
+		if len(ops)+len(past) > 0 {
+			if err := d.batch(c, ops, past); err != nil {
 				return err
 			}
 			if err := d.reset(c); err != nil {
@@ -145,7 +40,7 @@ func (d *DB) write(c *conn) error {
 			return nil
 		}
 		if waited > 0 {
-			timer.Reset(max(historyDelay-waited, held, time.Millisecond))
+			timer.Reset(max(historyDelay-waited, pause, time.Millisecond))
 		}
 		select {
 		case <-d.wake:
@@ -156,18 +51,18 @@ func (d *DB) write(c *conn) error {
 	}
 }
 
-// batch commits ops and notes together and answers those who wait. Its error means that the file cannot be trusted.
-func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
+// batch commits ops and history together and answers those who wait. Its error means that the file cannot be trusted.
+func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 	start := time.Now()
-	all := make([]*op, 0, len(ops)+len(notes))
+	all := make([]*op, 0, len(ops)+len(past))
 	for _, o := range ops {
 		if o.state.Load() == opWaiting {
 			all = append(all, o)
 		}
 	}
 	waiting := len(all)
-	for _, n := range notes {
-		all = append(all, &op{puts: true, size: n.entry.size(), run: func(t *tx) error { _, err := t.put(n.entry); return err }})
+	for _, u := range past {
+		all = append(all, &op{put: u.entry, size: u.size()})
 	}
 	if len(all) == 0 {
 		return nil
@@ -175,18 +70,23 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	t := &tx{conn: c, db: d, delta: map[total]int64{}}
 	seq := d.seq
 	if err := t.commit(all); err != nil {
-		t.back(0)
+		t.undoTo(0)
 		d.seq = seq
 		if _, rollback := c.exec("ROLLBACK"); rollback != nil && broken(rollback) {
 			err = errors.Join(err, rollback)
 		}
-		return d.failed(c, all[:waiting], len(notes) > 0, err)
+		return d.failed(c, all[:waiting], len(past) > 0, err)
 	}
 	for _, f := range t.after {
 		f()
 	}
 	d.wal.wrote(all)
 	d.history.written(all[waiting:], d.log)
+	for _, o := range all {
+		if o.put != nil {
+			o.put.done()
+		}
+	}
 	for _, o := range all[:waiting] {
 		o.answer()
 	}
@@ -196,8 +96,9 @@ func (d *DB) batch(c *conn, ops []*op, notes []*note) error {
 	return nil
 }
 
-// failed deals with a batch that was rolled back. No waiter is told of success; what may yet succeed is tried again.
-func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
+// failed deals with a batch that was rolled back. Nobody is told of success; what may succeed by itself is run again:
+// on a full disk what needs little room, otherwise the operations without the history that was committed with them.
+func (d *DB) failed(c *conn, ops []*op, history bool, err error) error {
 	told := fmt.Errorf("journal unavailable: %w", err)
 	var again []*op
 	if code(err) == lib.SQLITE_FULL {
@@ -209,13 +110,13 @@ func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
 				again = append(again, o)
 			}
 		}
-	} else if !broken(err) && notes {
+	} else if !broken(err) && history {
 		again = ops
 	}
-	if notes {
-		d.noNotes = time.Now().Add(time.Second)
+	if history {
+		d.historyAt = time.Now().Add(time.Second)
 	}
-	if len(again) == len(ops) && !notes {
+	if len(again) == len(ops) && !history {
 		again = nil
 	}
 	for _, o := range ops {
@@ -230,7 +131,7 @@ func (d *DB) failed(c *conn, ops []*op, notes bool, err error) error {
 	return d.batch(c, again, nil)
 }
 
-// commit runs all in one transaction. An operation that fails for a reason of its own keeps its error in err and
+// commit runs all in one transaction. An operation that fails for a reason of its own has its error in err and
 // leaves nothing behind.
 func (t *tx) commit(all []*op) error {
 	if reads(all) {
@@ -266,12 +167,17 @@ func (t *tx) commit(all []*op) error {
 	return err
 }
 
-// do runs one operation. One that only reads and fails keeps no leases.
+// do runs one operation. One that only reads, and fails, leaves no leases.
 func (t *tx) do(o *op) error {
-	mark := len(t.undo)
-	err := o.run(t)
+	n := len(t.undo)
+	var err error
+	if o.put != nil {
+		o.seq, err = t.put(o.put)
+	} else {
+		err = o.run(t)
+	}
 	if err != nil && o.reads {
-		t.back(mark)
+		t.undoTo(n)
 	}
 	return err
 }
@@ -290,7 +196,7 @@ func (t *tx) runAll(all []*op) (clean bool, err error) {
 	t.rows = &rows{}
 	for _, o := range all {
 		err := error(nil)
-		if !o.puts {
+		if o.put == nil {
 			err = t.flushRows()
 		}
 		if err == nil {
@@ -318,7 +224,7 @@ func fatal(err error) error {
 
 // runEach starts the transaction again, with a savepoint for each operation.
 func (t *tx) runEach(all []*op) error {
-	t.back(0)
+	t.undoTo(0)
 	t.after, t.rows = nil, nil
 	clear(t.delta)
 	if _, err := t.exec("ROLLBACK"); err != nil {
@@ -348,7 +254,7 @@ func (t *tx) runOne(o *op) error {
 		if err := fatal(o.err); err != nil {
 			return err
 		}
-		t.back(undo)
+		t.undoTo(undo)
 		t.after, t.delta = t.after[:after], delta
 		if _, err := t.exec("ROLLBACK TO one"); err != nil {
 			return err

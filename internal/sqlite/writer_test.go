@@ -11,15 +11,15 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// TestAbandoned: what nobody waits for any more does not pile up before a writer that is held up.
+// TestAbandoned: what nobody waits for any more does not pile up before a writer that hangs.
 func TestAbandoned(t *testing.T) {
 	d := openNew(t)
-	release := hold(t, d)
+	release := stall(t, d)
 	queued := func() (n int) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		for _, o := range d.queue {
-			if o.puts { // the journal has some of its own
+		for _, o := range d.ops {
+			if o.put != nil { // the journal has some of its own
 				n++
 			}
 		}
@@ -50,7 +50,7 @@ func TestAbandoned(t *testing.T) {
 	}
 }
 
-// TestLeaseThatFails: what an operation has leased before it failed is not held.
+// TestLeaseThatFails: what an operation has leased before it failed can be leased again.
 func TestLeaseThatFails(t *testing.T) {
 	d := openNew(t)
 	if _, err := d.Append(t.Context(), entryOf(1, proxy.Pending)); err != nil {
@@ -94,7 +94,7 @@ func TestHurtUnderLoad(t *testing.T) {
 // TestRecordInOutage: a full buffer that nobody empties is not worth waiting for.
 func TestRecordInOutage(t *testing.T) {
 	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{HistoryEntries: 1})
-	release := hold(t, d)
+	release := stall(t, d)
 	if err := d.Record(entryOf(1, proxy.Delivered)); err != nil {
 		t.Fatal(err)
 	}

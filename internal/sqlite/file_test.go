@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -26,7 +25,7 @@ func TestReadersLeave(t *testing.T) {
 	reading := make(chan struct{}, 2)
 	ended := make(chan error, 2)
 	go func() {
-		ended <- d.read(t.Context(), func(ctx context.Context, c *sql.Conn) error {
+		ended <- d.file.read(t.Context(), func(ctx context.Context, c *sql.Conn) error {
 			var n int64
 			if err := c.QueryRowContext(ctx, `SELECT count(*) FROM events`).Scan(&n); err != nil {
 				return err
@@ -36,7 +35,7 @@ func TestReadersLeave(t *testing.T) {
 		})
 	}()
 	go func() {
-		ended <- d.visit(t.Context(), func(ctx context.Context) error { // as Backup does
+		ended <- d.file.use(t.Context(), func(ctx context.Context) error { // as Backup does
 			pool, err := open(d.path, 1, false)
 			if err != nil {
 				return err
@@ -68,28 +67,6 @@ func TestReadersLeave(t *testing.T) {
 	poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
 }
 
-// TestBackupLeaves: a copy that is being made ends with the connection too.
-func TestBackupLeaves(t *testing.T) {
-	d := openNew(t)
-	for n := range int64(64) {
-		e := entryOf(n, proxy.Pending)
-		e.Event.Body = make([]byte, 1<<20)
-		if _, err := d.Append(t.Context(), e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- d.Backup(t.Context(), filepath.Join(t.TempDir(), "copy.db"), nil) }()
-	poll(t, "it copies", func() bool { d.visits.mu.Lock(); defer d.visits.mu.Unlock(); return len(d.visits.ends) > 0 })
-	d.hurt <- errors.New("disk on fire")
-	poll(t, "the outage is seen", func() bool { return d.barrier(t.Context()) != nil || len(ended) > 0 })
-	var out *journal.Outage
-	if err := <-ended; err != nil && !errors.As(err, &out) {
-		t.Errorf("the backup ended with %v", err)
-	}
-	poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
-}
-
 // TestFindAmongLists: those who have Stripe waiting do not wait for those who list.
 func TestFindAmongLists(t *testing.T) {
 	d := openNew(t)
@@ -100,7 +77,7 @@ func TestFindAmongLists(t *testing.T) {
 	const lists = 8
 	for range lists {
 		go func() {
-			out <- d.read(t.Context(), func(context.Context, *sql.Conn) error { in <- struct{}{}; <-gate; return nil })
+			out <- d.file.read(t.Context(), func(context.Context, *sql.Conn) error { in <- struct{}{}; <-gate; return nil })
 		}()
 	}
 	for range 4 {

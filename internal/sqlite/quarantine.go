@@ -1,23 +1,25 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"database/sql"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// KeepRejected puts a request that did not verify on stable storage and returns its number. Below the reserve of disk it
-// returns proxy.ErrFull, as Append does.
+// KeepRejected implements journal.Quarantine.
 func (d *DB) KeepRejected(ctx context.Context, r proxy.Rejected) (id int64, err error) {
 	if d.space.full.Load() {
 		return 0, proxy.ErrFull
 	}
 	headers, forwarded, sum := encodeHeader(r.Header), encodeHeader(r.Forwarded), sha256.Sum256(r.Body)
+	r.Body = bytes.Clone(r.Body)
 	err = d.do(ctx, &op{full: true, size: int64(len(r.Body) + len(headers) + 512), run: func(t *tx) (err error) {
 		id, err = t.number(`INSERT INTO quarantine (source, received, client, reason, query, headers, forwarded, sha256, body)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq`, r.Source, millis(r.Received), r.Client.String(), r.Reason, r.Query,
@@ -30,12 +32,12 @@ func (d *DB) KeepRejected(ctx context.Context, r proxy.Rejected) (id int64, err 
 	return id, nil
 }
 
-// ListRejected returns at most limit requests with a smaller number than before, newest first; 0: from the newest.
+// ListRejected implements journal.Quarantine.
 func (d *DB) ListRejected(ctx context.Context, before int64, limit int) (out []proxy.Rejected, err error) {
 	if before <= 0 {
 		before = 1 << 62
 	}
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) (err error) {
 			v := proxy.Rejected{
 				ID: r.int(0), Source: r.text(1), Received: timeOf(r.int(2)), Reason: r.text(4), Query: r.text(5), Body: r.blob(8),
@@ -58,8 +60,9 @@ func (d *DB) ListRejected(ctx context.Context, before int64, limit int) (out []p
 	return out, nil
 }
 
-// DropRejected removes requests and returns how many there were.
+// DropRejected implements journal.Quarantine.
 func (d *DB) DropRejected(ctx context.Context, ids ...int64) (dropped int, err error) {
+	ids = slices.Clone(ids)
 	err = d.do(ctx, &op{size: 256, run: func(t *tx) error {
 		dropped = 0
 		for _, id := range ids {
@@ -77,10 +80,9 @@ func (d *DB) DropRejected(ctx context.Context, ids ...int64) (dropped int, err e
 	return dropped, nil
 }
 
-// RejectedSize returns how many requests are kept, how many bytes they are about, and when the oldest was received. It
-// reads all of them but not their bodies: the quarantine is bounded.
+// RejectedSize implements journal.Quarantine. It reads all requests, but not their bodies: the quarantine is bounded.
 func (d *DB) RejectedSize(ctx context.Context) (n, bytes int64, oldest time.Time, err error) {
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			n, bytes, oldest = r.int(0), r.int(1), timeOf(r.int(2))
 			return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// oldest remembers for each backend a number below which no event is Pending, so that the oldest Pending one is found by
-// looking forward from there: over time each event is passed once.
+// oldest remembers for each backend a number below which no event is Pending. The oldest Pending one is looked for from
+// there on, so that over time each event is passed once.
 type oldest struct {
 	mu      sync.Mutex
 	from    map[string]int64
@@ -21,7 +21,7 @@ type oldest struct {
 
 // lower says that an event that was there before is Pending again.
 func (o *oldest) lower(backend string, seq int64) {
-	o.calm.lower(seq)
+	o.calm.disturb(seq)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	lowest := func(m map[string]int64) {
@@ -67,13 +67,12 @@ const unreadableMost = 10_000
 const unreadableQuery = `SELECT count(*) FROM (
 	SELECT 1 FROM events INDEXED BY events_kept WHERE state = 3 AND state <> 0 LIMIT ?)`
 
-// Totals counts the deliveries of each backend in each state, from counters that are kept with every batch. Events that
-// are Failed without a delivery, because nobody could read them, are told under no backend, up to 10,000.
+// Totals implements journal.Reader. Each batch moves the counters on.
 func (d *DB) Totals(ctx context.Context) ([]journal.Total, error) {
 	d.totals.Lock() // one look at a time: see oldest
 	defer d.totals.Unlock()
 	var out []journal.Total
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		if err := each(ctx, c, func(r row) error {
 			out = append(out, journal.Total{Backend: r.text(0), State: stateOf(r.int(1)), Count: r.int(2)})
 			return nil

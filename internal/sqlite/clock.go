@@ -17,8 +17,8 @@ const (
 // clock notices when the machine's clock is set back.
 type clock struct{ last time.Time }
 
-// back reports whether now is well before what it was told last, or the first that it is told.
-func (c *clock) back(now time.Time) bool {
+// setBack reports whether now is well before what it was told last, or the first that it is told.
+func (c *clock) setBack(now time.Time) bool {
 	return c.last.IsZero() || now.Round(0).Before(c.last.Add(-time.Minute))
 }
 
@@ -54,13 +54,13 @@ func (t *tx) recall(now time.Time) (n int, err error) {
 			return 0, err
 		}
 		for _, seq := range seqs {
-			x, _, err := t.delivery(seq, b)
+			was, _, err := t.delivery(seq, b)
 			if err != nil {
 				return 0, err
 			}
-			d := x
+			d := was
 			d.Due = now
-			if err := t.update(seq, x, d, true); err != nil {
+			if err := t.change(seq, was, d, true); err != nil {
 				return 0, err
 			}
 		}

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -14,7 +15,7 @@ const (
 	keptAudit = 10_000
 )
 
-// SetNote puts a note on stable storage: a small fact that is to outlive the process. An empty value is no note.
+// SetNote implements journal.Notes.
 func (d *DB) SetNote(ctx context.Context, key, value string) error {
 	return d.do(ctx, &op{size: 256, run: func(t *tx) error {
 		q := `INSERT INTO notes (key, value, version) VALUES (?, ?, 1)
@@ -28,10 +29,10 @@ func (d *DB) SetNote(ctx context.Context, key, value string) error {
 	}})
 }
 
-// Notes returns the notes whose keys begin with prefix, by key.
+// Notes implements journal.Notes.
 func (d *DB) Notes(ctx context.Context, prefix string) (map[string]string, error) {
 	out := map[string]string{}
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error { out[r.text(0)] = r.text(1); return nil },
 			`SELECT key, value FROM notes WHERE key >= ? AND substr(key, 1, length(?)) = ?`, prefix, prefix, prefix)
 	})
@@ -41,9 +42,10 @@ func (d *DB) Notes(ctx context.Context, prefix string) (map[string]string, error
 	return out, nil
 }
 
-// SaveJob keeps a job's document and returns its id; id 0 is a new one. The last 100 are kept.
+// SaveJob implements journal.Jobs.
 func (d *DB) SaveJob(ctx context.Context, id int64, doc []byte) (int64, error) {
 	isNew := id == 0
+	doc = bytes.Clone(doc)
 	err := d.do(ctx, &op{size: int64(len(doc)), run: func(t *tx) (err error) {
 		now := time.Now().UnixMilli()
 		if !isNew {
@@ -62,10 +64,10 @@ func (d *DB) SaveJob(ctx context.Context, id int64, doc []byte) (int64, error) {
 	return id, nil
 }
 
-// LoadJobs returns the documents of the jobs that are kept, by id.
+// LoadJobs implements journal.Jobs.
 func (d *DB) LoadJobs(ctx context.Context) (map[int64][]byte, error) {
 	out := map[int64][]byte{}
-	err := d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err := d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error { out[r.int(0)] = r.blob(1); return nil }, `SELECT id, doc FROM jobs`)
 	})
 	if err != nil {
@@ -90,9 +92,9 @@ func (d *DB) Audit(ctx context.Context, e journal.AuditEntry) error {
 	return nil
 }
 
-// AuditTrail returns the newest rows of the trail, newest first.
+// AuditTrail implements journal.Auditor.
 func (d *DB) AuditTrail(ctx context.Context, limit int) (out []journal.AuditEntry, err error) {
-	err = d.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
 		return each(ctx, c, func(r row) error {
 			out = append(out, journal.AuditEntry{At: timeOf(r.int(0)), Actor: r.text(1), Action: r.text(2), Detail: r.text(3)})
 			return nil

@@ -1,4 +1,4 @@
-package server
+package journal
 
 import (
 	"context"
@@ -9,22 +9,20 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/breakwater-gateway/breakwater/internal/config"
-	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
 // pruned is a journal with steps of old events left, as Prune sees it.
 type pruned struct {
-	journal.Store
 	steps []int
+	keep  Retention // of the last call
 	err   error
 	at    []time.Duration // of each call, since the start
 	start time.Time
 }
 
-func (p *pruned) Prune(_ context.Context, now time.Time, _ journal.Retention, n int) (int, error) {
+func (p *pruned) Prune(_ context.Context, now time.Time, keep Retention, n int) (int, error) {
 	p.at = append(p.at, now.Sub(p.start))
+	p.keep = keep
 	if len(p.steps) == 0 {
 		return 0, p.err
 	}
@@ -61,11 +59,11 @@ func TestPruneDoesNotHurryOnAnError(t *testing.T) {
 
 func runPrune(t *testing.T, p *pruned, d time.Duration) {
 	t.Helper()
-	s := &server{Options: Options{Log: zap.NewNop()}, journal: p}
-	s.file.Store(&config.File{})
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
-	if err := s.prune(ctx); err != nil {
-		t.Error(err)
+	calls := time.Duration(0)
+	KeepPruned(ctx, p, func() Retention { calls++; return Retention{Failed: calls} }, zap.NewNop())
+	if p.keep.Failed != calls {
+		t.Errorf("the last step kept %v: not what it was told then", p.keep)
 	}
 }
