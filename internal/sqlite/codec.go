@@ -72,12 +72,8 @@ func flag(b bool) int64 {
 
 var errHeader = errors.New("stored headers are damaged")
 
-// encodeHeader writes names and values with their lengths before them, so that any byte comes back as it was.
-func encodeHeader(h http.Header) []byte {
-	if len(h) == 0 {
-		return nil
-	}
-	b := make([]byte, 0, 512)
+// appendHeader writes names and values with their lengths before them, so that any byte comes back as it was.
+func appendHeader(b []byte, h http.Header) []byte {
 	text := func(s string) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)

@@ -36,9 +36,11 @@ func (d *DB) Record(e proxy.Entry) error {
 	}
 	r := ready(e)
 	if d.space.full.Load() && r.creates() && e.Event.Seq == 0 {
+		r.done()
 		return proxy.ErrFull
 	}
 	if err := d.history.add(r, d.opts.HistoryEntries, d.opts.HistoryBytes); err != nil {
+		r.done()
 		if down != nil {
 			return down
 		}

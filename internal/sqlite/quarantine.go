@@ -18,7 +18,7 @@ func (d *DB) KeepRejected(ctx context.Context, r proxy.Rejected) (id int64, err 
 	if d.space.full.Load() {
 		return 0, proxy.ErrFull
 	}
-	headers, forwarded, sum := encodeHeader(r.Header), encodeHeader(r.Forwarded), sha256.Sum256(r.Body)
+	headers, forwarded, sum := appendHeader(nil, r.Header), appendHeader(nil, r.Forwarded), sha256.Sum256(r.Body)
 	r.Body = bytes.Clone(r.Body)
 	err = d.do(ctx, &op{full: true, size: int64(len(r.Body) + len(headers) + 512), run: func(t *tx) (err error) {
 		id, err = t.number(`INSERT INTO quarantine (source, received, client, reason, query, headers, forwarded, sha256, body)

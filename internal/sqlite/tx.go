@@ -89,7 +89,10 @@ func ready(e proxy.Entry) *entry {
 		*r.body = append((*r.body)[:0], e.Event.Body...)
 		r.event.Body = *r.body
 	}
-	r.headers, r.forwarded = encodeHeader(e.Event.Header), encodeHeader(e.Event.Forwarded)
+	b := appendHeader(make([]byte, 0, 512), e.Event.Header)
+	n := len(b)
+	b = appendHeader(b, e.Event.Forwarded)
+	r.headers, r.forwarded = b[:n], b[n:]
 	r.sum = sha256.Sum256(r.event.Body)
 	r.Deliveries = slices.Clone(e.Deliveries)
 	for i := range r.Deliveries {
