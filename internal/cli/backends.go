@@ -15,7 +15,6 @@ import (
 )
 
 func newBackends() *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "backends",
 		Short: "List the backends: how they do and what waits for them",
@@ -23,22 +22,8 @@ func newBackends() *cobra.Command {
 FAILED are events that were given up and can be resent.`,
 		Example: `  breakwater backends
   breakwater backends --json | jq -r '.backends[] | select(.pending > 0).name'`,
-		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	connect := addClientFlags(c)
-	addJSONFlag(c, &asJSON)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		g, err := connect()
-		if err != nil {
-			return err
-		}
-		list, err := g.Backends(c.Context())
-		if err != nil {
-			return g.explain(err)
-		}
-		if asJSON {
-			return writeJSON(c.OutOrStdout(), list)
-		}
+	return asks(c, (*gateway).Backends, func(c *cobra.Command, g *gateway, list admin.BackendList) error {
 		now, err := g.Conditions(c.Context())
 		if err != nil {
 			return g.explain(err)
@@ -50,8 +35,7 @@ FAILED are events that were given up and can be resent.`,
 		return s.explain(slices.DeleteFunc(now.Conditions, func(c conditions.Condition) bool {
 			return !c.AboutBackend() && c.ID != conditions.DeliveriesFailed
 		}))
-	}
-	return c
+	})
 }
 
 func backendTable(s screen, list []admin.Backend) *table {

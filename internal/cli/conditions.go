@@ -6,11 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakwater-gateway/breakwater/internal/admin"
 	"github.com/breakwater-gateway/breakwater/internal/conditions"
 )
 
 func newConditions() *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "conditions",
 		Short: "What wants a person, and what to do",
@@ -18,25 +18,10 @@ func newConditions() *cobra.Command {
 exit code is 0 whether there is something or not.`,
 		Example: `  breakwater conditions
   breakwater conditions --json | jq -r '.conditions[] | select(.severity == "page").text'`,
-		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	connect := addClientFlags(c)
-	addJSONFlag(c, &asJSON)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		g, err := connect()
-		if err != nil {
-			return err
-		}
-		list, err := g.Conditions(c.Context())
-		if err != nil {
-			return g.explain(err)
-		}
-		if asJSON {
-			return writeJSON(c.OutOrStdout(), list)
-		}
+	return asks(c, (*gateway).Conditions, func(c *cobra.Command, _ *gateway, list admin.ConditionList) error {
 		return showConditions(newScreen(c.OutOrStdout()), list.Conditions)
-	}
-	return c
+	})
 }
 
 func showConditions(s screen, list []conditions.Condition) error {

@@ -44,6 +44,31 @@ func addClientFlags(c *cobra.Command) func() (*gateway, error) {
 	}
 }
 
+// asks makes c a command without arguments that asks the gateway for one thing, and shows it to a person, or as JSON.
+func asks[T any](
+	c *cobra.Command, ask func(g *gateway, ctx context.Context) (T, error), show func(c *cobra.Command, g *gateway, answer T) error,
+) *cobra.Command {
+	var asJSON bool
+	connect := addClientFlags(c)
+	addJSONFlag(c, &asJSON)
+	c.Args, c.ValidArgsFunction = cobra.NoArgs, cobra.NoFileCompletions
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		g, err := connect()
+		if err != nil {
+			return err
+		}
+		answer, err := ask(g, c.Context())
+		if err != nil {
+			return g.explain(err)
+		}
+		if asJSON {
+			return writeJSON(c.OutOrStdout(), answer)
+		}
+		return show(c, g, answer)
+	}
+	return c
+}
+
 // explain turns an error of the client into one that names the next step, with the exit code that tells scripts.
 func (g *gateway) explain(err error) error {
 	var refused *admin.Error

@@ -18,7 +18,6 @@ import (
 )
 
 func newJobs() *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "jobs",
 		Short: "List what the gateway does in the background: bulk resends and backups",
@@ -27,29 +26,15 @@ them ends, and bulk resends go on after a restart.`,
 		Example: `  breakwater jobs
   breakwater jobs follow 7
   breakwater jobs stop 7`,
-		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	connect := addClientFlags(c)
-	addJSONFlag(c, &asJSON)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		g, err := connect()
-		if err != nil {
-			return err
-		}
-		list, err := g.Jobs(c.Context())
-		if err != nil {
-			return g.explain(err)
-		}
-		if asJSON {
-			return writeJSON(c.OutOrStdout(), list)
-		}
+	asks(c, (*gateway).Jobs, func(c *cobra.Command, _ *gateway, list admin.JobList) error {
 		if len(list.Jobs) == 0 {
 			fmt.Fprintln(c.ErrOrStderr(), "no jobs yet")
 			return nil
 		}
 		s := newScreen(c.OutOrStdout())
 		return jobTable(s, list.Jobs).write(s)
-	}
+	})
 	c.AddCommand(
 		newJob("stop", "Stop a job: what it has done stays done", func(c *cobra.Command, g *gateway, id int64, asJSON bool) error {
 			job, err := g.StopJob(c.Context(), id)

@@ -90,36 +90,20 @@ func quarantineTable(s screen, list []quarantine.Rejected) *table {
 }
 
 func newQuarantineRecheck() *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "recheck",
 		Short: "Verify what is kept against today's secrets, and release what matches",
 		Long: `Verify what is kept against today's secrets, whatever its time. What matches is an event from then on: it goes where
 today's routes send it. Every reload that changes secrets does this by itself.`,
 		Example: "  breakwater quarantine recheck\n  breakwater quarantine recheck --json",
-		Args:    cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	connect := addClientFlags(c)
-	addJSONFlag(c, &asJSON)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		g, err := connect()
-		if err != nil {
-			return err
-		}
-		report, err := g.RecheckQuarantine(c.Context())
-		if err != nil {
-			return g.explain(err)
-		}
-		if asJSON {
-			return writeJSON(c.OutOrStdout(), report)
-		}
+	return asks(c, (*gateway).RecheckQuarantine, func(c *cobra.Command, _ *gateway, report quarantine.Report) (err error) {
 		_, err = fmt.Fprintf(c.OutOrStdout(), "checked %d, released %d, left %d\n", report.Checked, report.Released, report.Left)
 		if err == nil && report.Left > 0 {
 			fmt.Fprintln(c.ErrOrStderr(), "what is left matches no secret; breakwater quarantine list says what is most likely wrong")
 		}
 		return err
-	}
-	return c
+	})
 }
 
 func newQuarantineDrop() *cobra.Command {

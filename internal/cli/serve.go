@@ -60,6 +60,7 @@ be reached. It is made for the health check of a container.`,
 				format = "console"
 			}
 		}
+		tuneMemory("/")
 		log, flush, err := newLog(stderr, format, level)
 		if err != nil {
 			return err
