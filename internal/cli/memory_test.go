@@ -19,7 +19,7 @@ func TestMemoryLimit(t *testing.T) {
 		{"no limit", map[string]string{"proc/self/cgroup": "0::/app\n", "sys/fs/cgroup/app/memory.max": "max\n"}, math.MaxInt64},
 		{"a container", map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "268435456\n"}, 256 << 20},
 		{"a service in a slice", map[string]string{
-			"proc/self/cgroup":                                    "0::/system.slice/app.service\n",
+			"proc/self/cgroup": "0::/system.slice/app.service\n",
 			"sys/fs/cgroup/system.slice/app.service/memory.max":   "max\n",
 			"sys/fs/cgroup/system.slice/memory.max":               "1073741824\n",
 			"sys/fs/cgroup/system.slice/other.service/memory.max": "1\n",
