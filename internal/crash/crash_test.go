@@ -25,7 +25,7 @@ func short(t *testing.T, control bool) *report {
 
 func TestNothingAnsweredIsLost(t *testing.T) {
 	r := short(t, false)
-	if err := r.verdict(false); err != nil {
+	if err := r.conclude(false); err != nil {
 		t.Error(err)
 	}
 }
@@ -35,7 +35,7 @@ func TestNothingAnsweredIsLost(t *testing.T) {
 func TestControlLosesEvents(t *testing.T) {
 	var err error
 	for range 3 {
-		if err = short(t, true).verdict(true); err == nil {
+		if err = short(t, true).conclude(true); err == nil {
 			return
 		}
 	}

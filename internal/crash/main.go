@@ -71,7 +71,7 @@ func command(ctx context.Context, args []string) error {
 		return fmt.Errorf("%w (journal, ledger and log: %s)", err, dir)
 	}
 	r.print(os.Stdout)
-	if err = r.verdict(o.control); err == nil && !*keep {
+	if err = r.conclude(o.control); err == nil && !*keep {
 		return os.RemoveAll(dir)
 	}
 	fmt.Fprintln(os.Stderr, "journal, ledger and log:", dir)

@@ -60,8 +60,8 @@ func (r *report) compare(acked map[receipt]time.Time, l *load, b *backend) {
 	slices.SortFunc(r.lost, func(a, b loss) int { return cmp.Compare(a.after, b.after) })
 }
 
-// verdict is an error when the promise was broken; for the control, when it was not.
-func (r *report) verdict(control bool) error {
+// conclude returns an error when the promise was broken; for the control, when it was not.
+func (r *report) conclude(control bool) error {
 	if control {
 		if len(r.lost) == 0 {
 			return errors.New("the control lost nothing: this test would not see a gateway that answers before it commits")
