@@ -277,7 +277,10 @@ func joinQuery(a, b string) string {
 // rewrite puts back what ReverseProxy takes out of a request that comes from outside: this one does not. The body too:
 // ReverseProxy hides that it is in memory, and the Transport would then write the headers in a packet of their own.
 func rewrite(pr *httputil.ProxyRequest) {
-	pr.Out.URL.RawQuery, pr.Out.Body = pr.In.URL.RawQuery, pr.In.Body
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	if pr.Out.Body != nil { // nil says that it is empty: any other reader without a length is sent in chunks
+		pr.Out.Body = pr.In.Body
+	}
 	for _, k := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if v := pr.In.Header[k]; v != nil {
 			pr.Out.Header[k] = v
