@@ -76,7 +76,12 @@ func (b *backend) forward(a attempt) (o Outcome) {
 	if a.trigger == triggerRelay {
 		return t.http.relay(ctx, a.event, header)
 	}
-	return t.send.Send(ctx, a.event, header)
+	if t.http != nil {
+		return t.http.Send(ctx, a.event, header)
+	}
+	o = t.send.Send(ctx, a.event, header.Clone()) // the values in header are the event's
+	o.Header = o.Header.Clone()                   // for pass to change
+	return o
 }
 
 // header is what an attempt is sent with.

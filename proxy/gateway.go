@@ -130,7 +130,7 @@ func (g *Gateway) target(name string, c Backend) (*target, error) {
 	g.mu.Lock()
 	b := g.known[name]
 	g.mu.Unlock()
-	if b != nil && c.CAFile == "" {
+	if b != nil && c.CAFile == "" && c.Sender == nil { // a Sender is at work: nobody may look into it
 		if t := b.target.Load(); reflect.DeepEqual(t.Backend, c) {
 			return t, nil
 		}
