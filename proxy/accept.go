@@ -27,7 +27,7 @@ type arrival struct {
 	source     *source
 	start      time.Time   // Stripe's clock starts
 	trigger    Trigger     // of its first attempts
-	fromStripe bool        // Stripe sent it just now: when every backend has it, that may be a person's Resend there
+	fromStripe bool        // Stripe sent it just now: one that every backend has may then be a person's Resend in its dashboard
 	unreadable error       // why its body could not be parsed
 	stopping   bool        // nothing is sent any more
 	memory     *bodyMemory // of its body; nil outside a request
@@ -37,10 +37,11 @@ type arrival struct {
 	flight *flight // nil for an event that cannot be a duplicate
 }
 
-// Accept takes an event that was verified elsewhere the way that ServeHTTP takes a request, on the same clock. trigger is
-// what its first attempts are told apart by: TriggerReconcile, say. When the error is nil, the promise holds for the
-// event. One that every backend has already is a duplicate, however long ago that was: nobody pressed Resend. An event
-// without a Type is taken for one whose body could not be parsed.
+// Accept takes an event that was verified elsewhere the way that ServeHTTP takes a request, within InlineTimeout. Its
+// Source must be one of Config.Sources. trigger is what its first attempts are recorded with: TriggerReconcile, say. A nil
+// error means that the promise holds for the event; after any other, accept it again later. ctx is only looked at before
+// the event is taken. An event that every backend has already is a duplicate, however long ago it was delivered: nobody
+// pressed Resend. One without a Type counts as one whose body could not be parsed.
 func (g *Gateway) Accept(ctx context.Context, e *Event, trigger Trigger) (Result, error) {
 	st := g.state.Load()
 	a := &arrival{state: st, event: e, source: st.byName[e.Source], start: time.Now(), trigger: trigger}
@@ -107,7 +108,7 @@ func (g *Gateway) decide(a *arrival) *answer {
 	return g.keep(a, g.deliver(a, turns))
 }
 
-// done gives the memory of the body back.
+// done gives back the memory that the body took.
 func (a *arrival) done() {
 	if a.memory != nil {
 		a.memory.release()
@@ -146,8 +147,8 @@ func (g *Gateway) look(a *arrival) {
 	}
 }
 
-// nextTurns are those that a known event gets by this arrival; none when it is a duplicate. "Received" never suppresses:
-// what counts is whether the backends have the event, and whether Stripe has our 2xx.
+// nextTurns returns the turns that this arrival of a known event opens: none when it is a duplicate. That an event was
+// received before does not make it one: what counts is whether the backends have it, and whether Stripe has our 2xx.
 func (a *arrival) nextTurns() []turn {
 	k := &a.known
 	switch k.State {
@@ -177,7 +178,7 @@ func (a *arrival) nextTurns() []turn {
 	return a.match.firstTurns() // Ignored: the routes of today may want it
 }
 
-// next is the next turn of every target that has no delivery yet, or one that again chooses.
+// next returns the next turn of every target that has no delivery yet, or one for which again is true.
 func (k *Known) next(m Match, again func(Delivery) bool) []turn {
 	var out []turn
 	for _, t := range m.firstTurns() {
@@ -226,8 +227,8 @@ func (g *Gateway) duplicate(a *arrival, f fate) *answer {
 	return ans
 }
 
-// keep puts what became of the attempts where the promise needs it, and answers. Attempts that still run are Pending
-// under their own claim, and settled when they end.
+// keep puts what became of the attempts where the promise needs it, and makes the answer. The deliveries of attempts that
+// still run are Pending under the attempt's own claim, and settled when it ends.
 func (g *Gateway) keep(a *arrival, attempts []*inlineAttempt) *answer {
 	entry := Entry{Event: a.event}
 	delivered, running := len(attempts) > 0 && !a.known.owed(), false
@@ -308,7 +309,7 @@ func (g *Gateway) store(a *arrival, entry Entry) (int64, error) {
 	return seq, nil
 }
 
-// announce tells the backends what was stored for them.
+// announce tells the drains what was stored for their backends.
 func (a *arrival) announce(ds []EntryDelivery) {
 	for _, d := range ds {
 		if b := a.backend(d.Backend); b != nil && d.State == Pending && d.Token == 0 {
@@ -330,8 +331,8 @@ func (a *arrival) stored(entry Entry, err error) (fate, *answer) {
 	return fateStored, a.kept(ResultStored)
 }
 
-// finish waits for the attempts that outlived their answer, and brings their results to the journal. appended is why
-// the entry could not be stored; all results are then stored once the last attempt has ended.
+// finish waits for the attempts that outlived the answer, and brings their outcomes to the journal. appended is why the
+// entry could not be stored, or nil; with one, the whole entry is stored once the last attempt has ended.
 func (g *Gateway) finish(a *arrival, attempts []*inlineAttempt, entry Entry, seq int64, appended error) {
 	defer g.land(a)
 	for i, at := range attempts {
@@ -422,7 +423,7 @@ func (f *flights) join(k Key) (fl *flight, first bool) {
 	return fl, true
 }
 
-// end takes a flight out. It is in nobody's hand any more.
+// end takes a flight out: the event is not in hand any more.
 func (f *flights) end(k Key) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

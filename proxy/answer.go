@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// answerIn is how long after a request Stripe surely still reads. A 2xx written later may not have reached it.
+// answerIn is how long after its request Stripe certainly still reads. A 2xx written later may not have reached it.
 const answerIn = 5 * time.Second
 
 // answer is what Stripe is told, and what is left to do once it knows.
@@ -19,7 +19,7 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	reason string      // why not, for the log; Stripe gets it only where it holds no detail of ours
+	reason string      // why it is no success, for the log; Stripe gets it only where it tells nothing of our insides
 	fields []zap.Field // for the log only
 
 	// after is called when the answer was written. answered is the zero time when Stripe may not have it.
@@ -73,7 +73,7 @@ type hold int
 const (
 	notHeld hold = iota
 	holding      // Stripe is asked to come again until the backend has the event
-	lifted       // it would be held, but the source gave no 2xx for too long: Stripe disables an endpoint for that
+	lifted       // it would be held, but Stripe has had no 2xx from the source for so long that it would disable the endpoint
 )
 
 const (
@@ -181,7 +181,7 @@ func (g *Gateway) report(src *source, ev *Event, start time.Time, ans *answer, m
 	line.Write(append(append(fields, more...), ans.fields...)...)
 }
 
-// asked says in the log what was asked for, where no event can say so.
+// asked returns the log's fields about a request from which no event came.
 func (x *exchange) asked() []zap.Field {
 	path := x.r.URL.Path
 	return []zap.Field{

@@ -39,14 +39,14 @@ type target struct {
 	http    *httpSender // nil with a Sender of the configuration's own
 }
 
-// breaker is gobreaker with the time at which it opened, which gobreaker does not tell.
+// breaker is gobreaker with the time until which it is open, which gobreaker does not tell.
 type breaker struct {
 	*gobreaker.TwoStepCircuitBreaker[struct{}]
 	Breaker
 	openUntil atomic.Int64 // unix nanoseconds
 }
 
-// errNotCounted ends a breaker's step that says nothing about the backend.
+// errNotCounted is how an attempt ends for the breaker that says nothing about the backend.
 var errNotCounted = errors.New("not counted")
 
 func newBackend(name string, g *Gateway) *backend {

@@ -144,7 +144,7 @@ const (
 	AnswerRelay   Answer = "relay"   // the backend's own answer, verbatim; nothing is stored
 )
 
-// Routes are rules in order.
+// Routes are rules, looked at in order: see Match.
 type Routes []Route
 
 // Route is a rule: which events go to which backends, and how Stripe is answered. A condition left empty holds for every
@@ -188,18 +188,18 @@ type Result string
 
 // Results of an event.
 const (
-	ResultDelivered   Result = "delivered"
-	ResultStored      Result = "stored"
-	ResultHeld        Result = "held" // stored, and Stripe asked to come again
-	ResultDuplicate   Result = "duplicate"
-	ResultIgnored     Result = "ignored"
-	ResultUnrouted    Result = "unrouted"
-	ResultUnparseable Result = "unparseable"
-	ResultRelayed     Result = "relayed"
-	ResultRejected    Result = "rejected"
-	ResultQuarantined Result = "quarantined"
-	ResultTooLarge    Result = "too_large"
-	ResultRefused     Result = "refused"
+	ResultDelivered   Result = "delivered"   // every backend has it
+	ResultStored      Result = "stored"      // it is stored, and delivered later
+	ResultHeld        Result = "held"        // stored, and Stripe asked to come again
+	ResultDuplicate   Result = "duplicate"   // it came before: nothing is sent for this arrival
+	ResultIgnored     Result = "ignored"     // a rule ignores it, or it is a ping
+	ResultUnrouted    Result = "unrouted"    // no route matched; it is stored as Ignored
+	ResultUnparseable Result = "unparseable" // signed, but not an event that can be read; delivered or stored all the same
+	ResultRelayed     Result = "relayed"     // Stripe got the backend's own answer, or its route's Fallback
+	ResultRejected    Result = "rejected"    // the request did not verify, or was none that Stripe makes
+	ResultQuarantined Result = "quarantined" // it did not verify, and is kept by the Quarantine
+	ResultTooLarge    Result = "too_large"   // its body is longer than the source's MaxBody
+	ResultRefused     Result = "refused"     // 503: it could not be stored, or not be taken in; Stripe keeps it
 )
 
 // Results lists every Result, for those who create one metric for each.

@@ -138,7 +138,7 @@ func TestTheJournalDoesNotTakeALateResult(t *testing.T) {
 		h.fail("Settle", errDisk)
 		w.run()
 		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, says("stored", "evt_1"))
-		time.Sleep(20 * time.Second)
+		time.Sleep(20*time.Second + time.Second/2) // the journal is asked every second: in between
 		h.on("Settle", nil)
 		w.wantState("evt_1", proxy.Pending)
 		time.Sleep(time.Minute)

@@ -27,18 +27,18 @@ const (
 
 // Outcome classes: what became of one attempt. The set is closed: metrics, logs and the journal use these words.
 const (
-	OutcomeDelivered   = "delivered"
+	OutcomeDelivered   = "delivered"    // the backend has it
 	OutcomeSoftFailure = "soft_failure" // a 2xx that the backend's success rules do not accept
 	OutcomeRedirect    = "redirect"     // 3xx, a failure as at Stripe
-	OutcomeStatus4xx   = "status_4xx"
-	OutcomeStatus429   = "status_429"
-	OutcomeStatus5xx   = "status_5xx"
-	OutcomeDial        = "dial" // nothing was sent
-	OutcomeTLS         = "tls"
-	OutcomeTimeout     = "timeout"
-	OutcomeReset       = "reset"       // the connection ended, or what came back was not HTTP
-	OutcomeInterrupted = "interrupted" // cut by our own stop
-	OutcomePanic       = "panic"
+	OutcomeStatus4xx   = "status_4xx"   // but for 429
+	OutcomeStatus429   = "status_429"   // it asks for fewer requests
+	OutcomeStatus5xx   = "status_5xx"   // and above
+	OutcomeDial        = "dial"         // no connection: nothing was sent
+	OutcomeTLS         = "tls"          // the handshake failed: nothing was sent
+	OutcomeTimeout     = "timeout"      // no answer within the backend's timeout
+	OutcomeReset       = "reset"        // the connection ended, or what came back was not HTTP
+	OutcomeInterrupted = "interrupted"  // cut by our own stop
+	OutcomePanic       = "panic"        // our code, or the Sender's, panicked
 )
 
 // Outcomes lists every class of Attempt.Outcome, for those who create one metric for each.
@@ -72,7 +72,7 @@ type Delivery struct {
 	Outcome     string    // class of the last attempt, "" without
 }
 
-// Attempt is one HTTP try of a delivery.
+// Attempt is one attempt at a delivery that was made and ended: one HTTP request, where the Backend has no Sender.
 type Attempt struct {
 	Backend  string // set when read back, as is Turn
 	Turn     int

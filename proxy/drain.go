@@ -13,17 +13,17 @@ import (
 const (
 	leaseBatch  = 256
 	settleBatch = 256
-	lookAgain   = time.Minute // at the latest, when nothing says when
+	lookAgain   = time.Minute // at the latest, although nothing is known to be due
 	journalRest = time.Second // after an error of the journal
 
-	// Until an event without a secret is looked at again: as long as it is old, between these.
+	// An event that cannot be signed waits again for as long as it has waited already, but for no less and no more than this.
 	noSecret     = 5 * time.Minute
 	noSecretMost = 15 * time.Minute
 )
 
 // drain brings one backend what is Pending for it. It leases what can be sent now, sends it, and settles how that ended;
-// in between it sleeps until something is due, or a slot, the breaker or the limiter lets it go on. Why it does not send
-// is said by blocked.
+// in between it sleeps until something is due, or a slot, the breaker or the limiter lets it go on. Why it sends nothing,
+// blocked says.
 type drain struct {
 	g       *Gateway
 	b       *backend
@@ -32,7 +32,7 @@ type drain struct {
 	wake        chan struct{} // look again
 	nextLook    atomic.Int64  // when it looks again, unix nanoseconds; 0 while it is at work
 	owing       atomic.Bool   // something is due now, as far as is known
-	hungry      atomic.Bool   // it waits for slots; else a free one is nothing to it
+	hungry      atomic.Bool   // it waits for slots: only then is it poked when one becomes free
 	settlements chan settling // on their way to the journal
 }
 
@@ -149,7 +149,7 @@ func (d *drain) lease(ctx context.Context, n int) (got int, again time.Time) {
 	return len(all), again
 }
 
-// sleep waits until it is time, or something pokes, or the earliest due time that dueAt was told of.
+// sleep waits until the time given, lookAgain at most, or until it is poked: by dueAt, say, for what is due earlier.
 func (d *drain) sleep(ctx context.Context, until time.Time) {
 	now := time.Now()
 	if latest := now.Add(lookAgain); until.IsZero() || until.After(latest) {
@@ -254,7 +254,7 @@ type settling struct {
 	done chan struct{} // closed when it is there, or will not get there; nil: nobody waits
 }
 
-// settle brings settlements to the journal, in batches, until stop and until all are there.
+// settle brings settlements to the journal, in batches, until stop is closed and all are there.
 func (d *drain) settle(stop <-chan struct{}) {
 	for {
 		var batch []settling
@@ -294,7 +294,8 @@ func (d *drain) settle(stop <-chan struct{}) {
 	}
 }
 
-// settleLater tries again what the journal did not take, and waits for the end of that; false when it cannot help.
+// settleLater passes a settlement that the journal did not take, because of err, on to settle, and waits until that has
+// done what it can. It returns false when there is no use in it, or no room.
 func (d *drain) settleLater(s Settlement, err error) bool {
 	if errors.Is(err, ErrLeaseLost) {
 		return false

@@ -28,7 +28,7 @@ type Event struct {
 	Received   time.Time // our clock, when the request's headers were read
 
 	Query     string      // the raw query that Stripe's request came with, without "?"
-	Header    http.Header // the headers that are kept for every attempt: see keptHeaders
+	Header    http.Header // the request's, as every attempt sends them: without those of its connection, cookies and credentials
 	Forwarded http.Header // X-Forwarded-For, -Host and -Proto as each attempt sends them
 	Body      []byte      // exactly the bytes that were signed; never re-encoded
 }
@@ -66,7 +66,7 @@ type Rejected struct {
 	Client    netip.Addr // the right-most hop that is not a trusted proxy; invalid when that is no address
 	Reason    string     // of the failed verification: "no_match", "too_old", "too_far_ahead"
 	Query     string
-	Header    http.Header // as of an Event
+	Header    http.Header // as an Event has them, like Forwarded
 	Forwarded http.Header
 	Body      []byte
 }

@@ -33,14 +33,16 @@ type Outcome struct {
 	Body       []byte        // the beginning of the answer's body
 }
 
-// Sender hands events over to one backend. HTTP is the one that a Backend has by its URL.
+// Sender hands events over to one backend. A Backend with a URL needs none: its events are posted there.
 type Sender interface {
-	// Send sends e once, with these headers beside its body, and says how that ended. It is called by many goroutines at
-	// once, and returns when ctx ends. The headers are its own, the event is not: it must not change it.
+	// Send sends e once, with these headers beside its body, and says how that ended, in the words of Outcomes. It is called
+	// by many goroutines at once. When ctx ends it returns: with OutcomeTimeout, or, when ctx was cancelled because Run
+	// stops, with OutcomeInterrupted, which does not count against the backend. ctx may go on after Send has returned. The
+	// headers are Send's own, to keep and to change; the event is not.
 	Send(ctx context.Context, e *Event, header http.Header) Outcome
 }
 
-// failure is what the breaker learns: nil says that the backend is alive, be it with a 4xx.
+// failure is what the breaker learns: nil says that the backend is alive, even if it answered with a 4xx.
 func (o *Outcome) failure() error {
 	switch o.Outcome {
 	case OutcomeDial, OutcomeTLS, OutcomeReset, OutcomeTimeout, OutcomeStatus429, OutcomeStatus5xx:
@@ -54,7 +56,7 @@ func (o *Outcome) failure() error {
 // triggerRelay marks a relayed event inside this package: it is never stored, so no journal ever sees the word.
 const triggerRelay Trigger = "relay"
 
-// forward sends an event to the backend once, and says how that ended. It is the only place from where events leave,
+// forward sends an event to the backend once, and says how that ended. It is the only place from which events leave,
 // inline and later. Its context derives from the Gateway's lifetime, not from a server's request: ReverseProxy panics with
 // http.ErrAbortHandler when a copy fails under a server's context.
 func (b *backend) forward(a attempt) (o Outcome) {
@@ -76,10 +78,15 @@ func (b *backend) forward(a attempt) (o Outcome) {
 	if a.trigger == triggerRelay {
 		return t.http.relay(ctx, a.event, header)
 	}
-	return t.send.Send(ctx, a.event, header)
+	if t.http != nil {
+		return t.http.Send(ctx, a.event, header)
+	}
+	o = t.send.Send(ctx, a.event, header.Clone()) // the values in header are the event's
+	o.Header = o.Header.Clone()                   // for pass to change
+	return o
 }
 
-// header is what an attempt is sent with.
+// header returns the headers of an attempt. Their values are shared with the event.
 func (t *target) header(a attempt, now time.Time) http.Header {
 	h := make(http.Header, len(a.event.Header)+len(a.event.Forwarded)+len(t.Headers)+8)
 	maps.Copy(h, a.event.Header)
@@ -274,10 +281,14 @@ func joinQuery(a, b string) string {
 	return a + "&" + b
 }
 
-// rewrite puts back what ReverseProxy takes out of a request that comes from outside: this one does not. The body too:
-// ReverseProxy hides that it is in memory, and the Transport would then write the headers in a packet of their own.
+// rewrite puts back what ReverseProxy takes out, as it should of a request that comes from outside; this one does not. It
+// puts the body back too: ReverseProxy hides that it is in memory, and the Transport would then write the headers in a
+// packet of their own.
 func rewrite(pr *httputil.ProxyRequest) {
-	pr.Out.URL.RawQuery, pr.Out.Body = pr.In.URL.RawQuery, pr.In.Body
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	if pr.Out.Body != nil { // nil says that it is empty: any other reader without a length is sent in chunks
+		pr.Out.Body = pr.In.Body
+	}
 	for _, k := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if v := pr.In.Header[k]; v != nil {
 			pr.Out.Header[k] = v

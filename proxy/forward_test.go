@@ -465,3 +465,17 @@ func TestARequestIsOneWrite(t *testing.T) {
 		}
 	})
 }
+
+// TestAnEmptyBodyHasALength: it is not sent in chunks, which PHP behind some servers does not read.
+func TestAnEmptyBodyHasALength(t *testing.T) {
+	a := &app{do: func(_ http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 || r.TransferEncoding != nil {
+			t.Errorf("Content-Length %d, Transfer-Encoding %v", r.ContentLength, r.TransferEncoding)
+		}
+	}}
+	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
+		if got := do(w, signed(nil)); got.Code != 200 || a.count() != 1 {
+			t.Errorf("answer = %d, %d attempts", got.Code, a.count())
+		}
+	})
+}

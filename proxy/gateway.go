@@ -30,7 +30,7 @@ type Gateway struct {
 	flights    flights
 	unrecorded *unrecorded
 	memory     *semaphore.Weighted
-	memoryOf   int64
+	memoryOf   int64         // all of it, in bytes
 	diagnose   *rate.Limiter // bounds the work done to explain a bad signature
 	complain   *rate.Limiter // bounds what is said of events that no secret is left for
 
@@ -56,7 +56,7 @@ type state struct {
 	backends map[string]*backend
 }
 
-// New returns a Gateway for cfg. Its error names every problem of cfg, not the first only.
+// New returns a Gateway for cfg. An error names every problem of cfg, not only the first.
 func New(cfg Config) (*Gateway, error) {
 	if cfg.Journal == nil {
 		return nil, errors.New("new gateway: Config.Journal is nil; proxy/sqlite opens one")
@@ -130,7 +130,7 @@ func (g *Gateway) target(name string, c Backend) (*target, error) {
 	g.mu.Lock()
 	b := g.known[name]
 	g.mu.Unlock()
-	if b != nil && c.CAFile == "" {
+	if b != nil && c.CAFile == "" && c.Sender == nil { // a Sender is at work: nobody may look into it
 		if t := b.target.Load(); reflect.DeepEqual(t.Backend, c) {
 			return t, nil
 		}
@@ -259,7 +259,7 @@ func (g *Gateway) Resend(ctx context.Context, k Known, backends ...string) ([]Re
 	return res, nil
 }
 
-// ErrNoBackend: no backend has that name, today.
+// ErrNoBackend: no backend of today's configuration has that name, or none was named and none is routed to.
 var ErrNoBackend = errors.New("no such backend")
 
 // backend returns the backend of that name, or the one that had it.
@@ -275,10 +275,11 @@ func (st *state) backend(name string) *backend {
 	return nil
 }
 
-// Pause holds a backend's deliveries: events are kept, nothing is sent. The error is ErrNoBackend.
+// Pause stops deliveries to a backend until Resume: its events are stored, nothing is sent. What is being sent at that
+// moment ends by itself. The error is ErrNoBackend.
 func (g *Gateway) Pause(backend string) error { return g.setPaused(backend, true) }
 
-// Resume ends a pause. The error is ErrNoBackend.
+// Resume ends a pause: what was stored meanwhile is delivered, oldest first. The error is ErrNoBackend.
 func (g *Gateway) Resume(backend string) error { return g.setPaused(backend, false) }
 
 func (g *Gateway) setPaused(name string, paused bool) error {

@@ -11,8 +11,8 @@ const (
 	recordPoll = 5 * time.Millisecond
 )
 
-// record writes history behind. When the journal is too busy for longer than the wait, the row is given up and only
-// the event's id is kept, so that a repeat is still known.
+// record gives the journal an entry of history, to be written behind. When the journal is too busy for longer than
+// recordWait, the entry is dropped and only the event's id is kept, in memory, so that a repeat is still known.
 func (g *Gateway) record(entry Entry) {
 	for until := time.Now().Add(recordWait); ; {
 		err := g.journal.Record(entry)

@@ -28,8 +28,11 @@ const memoryWait = time.Second // for body memory, before Stripe is asked to com
 // rolled and we do not know it yet.
 type Quarantine interface {
 	// Keep puts a request on stable storage and returns true, or false when it does not want it: the client is not
-	// Stripe, a bound is reached, or awaited says that a 2xx would say more than "kept": Stripe reads a decision out of
-	// it, as of a relayed event, or goes on with what a route has it wait for. awaited reads the body: ask it late.
+	// Stripe, a bound is reached, or awaited returns true. With false, or an error, the request is answered 400.
+	//
+	// awaited reports whether a 2xx would tell Stripe more than that the request is kept: that a real-time decision was
+	// made, say, or that it may finalize an invoice whose route is answered by its backend. It parses the body: call it
+	// after the cheaper checks.
 	Keep(ctx context.Context, r Rejected, awaited func() bool) (bool, error)
 }
 
@@ -51,16 +54,17 @@ type bodyMemory struct {
 	taken atomic.Int64 // bytes
 }
 
-// release gives it back. Only the first call does something.
+// release gives it back. Further calls do nothing.
 func (m *bodyMemory) release() {
 	if n := m.taken.Swap(0); n > 0 {
 		m.of.Release(n)
 	}
 }
 
-// ServeHTTP takes one request from Stripe: the way of an event from top to bottom. Each step returns the answer, or nil
-// to go on. A 2xx leaves only under the promise.
+// ServeHTTP takes one request from Stripe: it reads and verifies it, delivers or stores its event, and answers. A verified
+// event gets a 2xx only under the promise.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// The way of an event from top to bottom. Each step returns the answer, or nil to go on.
 	x := &exchange{state: g.state.Load(), w: w, r: r, start: time.Now(), memory: bodyMemory{of: g.memory}}
 	stopping, leave := g.enter()
 	defer leave()
@@ -139,8 +143,8 @@ var (
 	errNoMemory = errors.New("too many bodies at once (limits.body_memory)")
 )
 
-// firstRead is what a body may take before any of it has come: more than most events, and little for those who declare
-// a long body and never send it.
+// firstRead is what a body may take before any of it has come: more than most events need, and little to lose to those
+// who declare a long body and never send it.
 const firstRead = 4 << 10
 
 // gather reads the body into memory that grows with what has come: at most four times as much is taken from
@@ -207,7 +211,7 @@ func (g *Gateway) verify(x *exchange) *answer {
 	return nil
 }
 
-// arrival is what a verified request holds.
+// arrival returns the event that a verified request brings, on its way to its answer.
 func (x *exchange) arrival() *arrival {
 	ev := &Event{
 		Source: x.source.name, Received: x.start, Query: x.r.URL.RawQuery, Body: x.body,
@@ -315,7 +319,7 @@ func (x *exchange) client() netip.Addr {
 	return addr.Unmap().WithZone("")
 }
 
-// peer is who holds the other end of the connection.
+// peer is the address at the other end of the connection.
 func (x *exchange) peer() string {
 	host, _, err := net.SplitHostPort(x.r.RemoteAddr)
 	if err != nil {

@@ -123,7 +123,7 @@ func (at *inlineAttempt) entry(now time.Time) EntryDelivery {
 	return EntryDelivery{Delivery: d}
 }
 
-// settlement is how the attempt ended for its claim on the event.
+// settlement ends the attempt's claim on its delivery. seq is the event's, as Append returned it.
 func (at *inlineAttempt) settlement(seq int64) Settlement {
 	l := Leased{Event: &Event{Seq: seq}, Delivery: Delivery{Backend: at.Backend, Turn: at.n, Token: at.token}}
 	if at.skipped {
@@ -133,7 +133,7 @@ func (at *inlineAttempt) settlement(seq int64) Settlement {
 	return at.b.settlement(l, at.got, at.sent)
 }
 
-// ended is the delivery after the attempt ended.
+// ended is the delivery as the attempt left it.
 func (at *inlineAttempt) ended() EntryDelivery {
 	s := at.settlement(0)
 	d := Delivery{Backend: at.Backend, State: s.State, Turn: at.n, Due: s.Due}
@@ -197,5 +197,5 @@ func fallback(match Match, reason string) *answer {
 	return &answer{result: ResultRelayed, status: f.Status, header: h, body: []byte(f.Body), reason: "fallback: " + reason}
 }
 
-// newToken names a claim. 0 means nobody.
+// newToken returns a name for a claim. It is never 0, which stands for nobody.
 func newToken() int64 { return rand.Int64N(1<<62) + 1 }

@@ -55,9 +55,9 @@ type Journal interface {
 
 // Known is what a journal knows of an event.
 type Known struct {
-	Event      Event // without Body and headers
-	State      State // of the event as a whole: failed if any delivery failed, else pending if any is, else delivered or ignored
-	Reason     string
+	Event      Event     // without Body and headers
+	State      State     // of the event as a whole: failed if any delivery failed, else pending if any is, else delivered or ignored
+	Reason     string    // as in Entry
 	Answered   time.Time // when a 2xx was fully written to Stripe; zero: unknown or not
 	Deliveries []Delivery
 }
@@ -65,9 +65,9 @@ type Known struct {
 // Entry is an event with what became of it so far.
 type Entry struct {
 	Event      *Event
-	State      State  // for an event without deliveries: Ignored or Failed; else empty
-	Reason     string // why, for an event without deliveries, and "unparseable"
-	Answered   time.Time
+	State      State     // for an event without deliveries: Ignored or Failed; else empty
+	Reason     string    // why, for an event without deliveries, and "unparseable"
+	Answered   time.Time // as in Known
 	Deliveries []EntryDelivery
 }
 
@@ -82,7 +82,7 @@ type EntryDelivery struct {
 type LeaseRequest struct {
 	Backend string
 	Now     time.Time     // what is due at this time can be leased
-	Most    int           // deliveries
+	Most    int           // no more deliveries than this
 	For     time.Duration // the lease ends at Now+For
 }
 
@@ -106,7 +106,7 @@ const (
 	ResentInFlight = "in_flight" // it is being sent at this moment: left alone
 )
 
-// Settlement ends one lease. It is built by one constructor for each legal transition.
+// Settlement ends one lease. There is a constructor for each legal transition: SettleDelivered, SettleRetry and so on.
 type Settlement struct {
 	Seq     int64
 	Backend string

@@ -14,27 +14,27 @@ const pingType = "v2.core.event_destination.ping"
 
 // Match is what the routes say about one event.
 type Match struct {
-	Routes   []int // the routes that matched, as indexes, in order
-	To       []Target
-	Answer   Answer
-	HoldFor  time.Duration
-	Fallback *Fallback
-	Reason   string // why To is empty: ReasonRule, ReasonNoRoute or ReasonPing
+	Routes   []int         // the routes that matched, as indexes, in order
+	To       []Target      // each backend once; with AnswerRelay one at most
+	Answer   Answer        // never empty
+	HoldFor  time.Duration // with AnswerBackend: the longest of those routes
+	Fallback *Fallback     // with AnswerRelay: the route's, may be nil
+	Reason   string        // why To is empty: ReasonRule, ReasonNoRoute or ReasonPing
 }
 
 // Target is a backend that a match chose.
 type Target struct {
-	Backend string
-	Queued  bool
+	Backend string // its name
+	Queued  bool   // nothing is sent before Stripe has its answer
 }
 
-// turn is one that an arrival opens.
+// turn is the life of a delivery that an arrival opens.
 type turn struct {
 	Target
 	n int
 }
 
-// firstTurns are those of every target.
+// firstTurns returns the first turn of every target.
 func (m Match) firstTurns() []turn {
 	out := make([]turn, len(m.To))
 	for i, t := range m.To {

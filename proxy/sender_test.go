@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -71,6 +73,86 @@ func TestSender(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		w.wantState("evt_2", proxy.Delivered)
 		q.want(t, "evt_1 inline 1 signed", "evt_2 inline 1 signed", "evt_2 retry 2 signed")
+	})
+}
+
+// owner treats the headers that it is given as its own, and answers with the same ones each time. It fails at first.
+type owner struct {
+	answer http.Header
+
+	mu  sync.Mutex
+	got []string
+}
+
+func (s *owner) Send(_ context.Context, _ *proxy.Event, h http.Header) (o proxy.Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.got = append(s.got, h.Get("Content-Type"))
+	h["Content-Type"][0] = "changed"
+	if len(s.got) == 1 {
+		o.Outcome = proxy.OutcomeDial
+		return o
+	}
+	o.Outcome, o.Status, o.Header = proxy.OutcomeDelivered, 200, s.answer
+	return o
+}
+
+// A Sender may change the headers of an attempt, and keep those of its answer: neither reaches another attempt.
+func TestHeadersAreNotShared(t *testing.T) {
+	s := &owner{answer: http.Header{"Set-Cookie": {"a=1"}}}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil, func(cfg *proxy.Config) {
+			cfg.Backends["queue"] = proxy.Backend{Sender: s}
+			cfg.Routes = proxy.Routes{{To: []string{"queue"}}}
+		})
+		w.run()
+		w.post(event("evt_1", "invoice.paid"))
+		time.Sleep(time.Minute)
+		one, other := w.posted(event("evt_2", "invoice.paid")), w.posted(event("evt_3", "invoice.paid"))
+		for _, got := range []*httptest.ResponseRecorder{<-one, <-other} {
+			if got.Code != 200 || got.Header().Get("Set-Cookie") != "" {
+				t.Errorf("answer = %d %v", got.Code, got.Header())
+			}
+		}
+		w.wantState("evt_1", proxy.Delivered)
+	})
+	if slices.Contains(s.got, "changed") || len(s.got) != 4 {
+		t.Errorf("sent with Content-Type %q", s.got)
+	}
+	if s.answer.Get("Set-Cookie") == "" {
+		t.Error("the Sender's answer was changed")
+	}
+}
+
+// busy changes while it sends.
+type busy struct {
+	n        int
+	reloaded chan struct{}
+}
+
+func (s *busy) Send(context.Context, *proxy.Event, http.Header) (o proxy.Outcome) {
+	s.n++
+	<-s.reloaded
+	o.Outcome = proxy.OutcomeDelivered
+	return o
+}
+
+// A reload does not look into a Sender, which is at work: the race detector would see it.
+func TestReloadWhileASenderSends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &busy{reloaded: make(chan struct{})}
+		w := newWorld(t, nil, func(cfg *proxy.Config) {
+			cfg.Backends["queue"] = proxy.Backend{Sender: s}
+			cfg.Routes = proxy.Routes{{To: []string{"queue"}}}
+		})
+		w.run()
+		answer := w.posted(event("evt_1", "invoice.paid"))
+		time.Sleep(time.Second)
+		if err := w.reload(func(cfg *proxy.Config) { cfg.Backends["queue"] = proxy.Backend{Sender: &busy{}} }); err != nil {
+			t.Fatal(err)
+		}
+		close(s.reloaded)
+		wantAnswer(t, <-answer, 200, says("delivered", "evt_1"))
 	})
 }
 
