@@ -205,7 +205,7 @@ func (g *Gateway) follow(a *arrival, fl *flight) *answer {
 	case <-fl.decided:
 		return g.duplicate(a, fl.fate)
 	case <-g.answers.at(a.start.Add(a.InlineTimeout)).Done():
-		return tryLater("the same event is in hand and its outcome is not known yet")
+		return tryLater("the same event is in hand, and what becomes of it is not known yet")
 	}
 }
 
@@ -214,7 +214,7 @@ func (g *Gateway) duplicate(a *arrival, f fate) *answer {
 	var ans *answer
 	switch f {
 	case fateRefused:
-		return tryLater("the journal took the same event's first arrival no better")
+		return tryLater("the first arrival of the same event could not be stored either")
 	case fateStored:
 		ans = a.kept(ResultDuplicate)
 	default:

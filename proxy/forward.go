@@ -15,6 +15,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,6 +84,9 @@ func (b *backend) forward(a attempt) (o Outcome) {
 	}
 	o = t.send.Send(ctx, a.event, header.Clone()) // the values in header are the event's
 	o.Header = o.Header.Clone()                   // for pass to change
+	if !slices.Contains(Outcomes, o.Outcome) {
+		o.Outcome, o.Error = OutcomePanic, fmt.Sprintf("the sender returned the outcome %q, which is none of Outcomes", o.Outcome)
+	}
 	return o
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -63,4 +64,34 @@ func TestLogOnATerminalIsWrittenAtOnce(t *testing.T) {
 	}
 	log.Info("one")
 	l.want(t, "at once", 1, 1)
+}
+
+// fullDisk is a log file without room.
+type fullDisk struct {
+	logFile
+	full bool
+}
+
+func (f *fullDisk) Write(p []byte) (int, error) {
+	if f.full {
+		return 0, errors.New("no space left on device")
+	}
+	return f.logFile.Write(p)
+}
+
+func TestTheLogGoesOnAfterADiskWasFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &fullDisk{full: true}
+		log, flush, err := newLog(l, "json", "info")
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info("lost")
+		time.Sleep(logDelay)
+		synctest.Wait()
+		l.full = false
+		log.Info("there is room again")
+		flush()
+		l.want(t, "with room", 1, 1)
+	})
 }
