@@ -156,24 +156,33 @@ func TestReloadWhileASenderSends(t *testing.T) {
 	})
 }
 
-type panicking struct{}
+type senderFunc func() proxy.Outcome
 
-func (panicking) Send(context.Context, *proxy.Event, http.Header) proxy.Outcome {
-	panic("in the broker's library")
-}
+func (f senderFunc) Send(context.Context, *proxy.Event, http.Header) proxy.Outcome { return f() }
 
-func TestASenderPanics(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, nil, func(cfg *proxy.Config) {
-			cfg.Backends["queue"] = proxy.Backend{Sender: panicking{}}
-			cfg.Routes = proxy.Routes{{To: []string{"queue"}}}
+// A Sender that breaks its contract costs an attempt, and nothing more.
+func TestASenderBreaksItsContract(t *testing.T) {
+	for name, f := range map[string]senderFunc{
+		"panics":     func() proxy.Outcome { panic("in the broker's library") },
+		"no outcome": func() proxy.Outcome { return proxy.Outcome{} },
+		"an outcome of its own": func() proxy.Outcome {
+			return proxy.Outcome{Attempt: proxy.Attempt{Outcome: "queued"}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, nil, func(cfg *proxy.Config) {
+					cfg.Backends["queue"] = proxy.Backend{Sender: f}
+					cfg.Routes = proxy.Routes{{To: []string{"queue"}}}
+				})
+				w.run()
+				wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, says("stored", "evt_1"))
+				if got := w.attempts("evt_1"); len(got) != 1 || got[0] != "inline panic" {
+					t.Errorf("attempts = %v, want one that panicked", got)
+				}
+			})
 		})
-		w.run()
-		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, says("stored", "evt_1"))
-		if got := w.attempts("evt_1"); len(got) != 1 || got[0] != "inline panic" {
-			t.Errorf("attempts = %v, want one that panicked", got)
-		}
-	})
+	}
 }
 
 // An answer is relayed to Stripe as it is, so only HTTP can give one.
