@@ -13,6 +13,10 @@ import (
 // answerIn is how long after its request Stripe certainly still reads. A 2xx written later may not have reached it.
 const answerIn = 5 * time.Second
 
+// refusedFor is how long a refused connection may take to end: long enough for the answer to arrive before the reset that
+// closing it brings, as the rest of the body was not read.
+const refusedFor = time.Second
+
 // answer is what Stripe is told, and what is left to do once it knows.
 type answer struct {
 	result Result
@@ -129,6 +133,10 @@ func (x *exchange) write(ans *answer) time.Time {
 	}
 	rc := http.NewResponseController(x.w)
 	rc.SetWriteDeadline(time.Now().Add(answerIn))
+	if !x.verified { // only Stripe keeps its connection, and nobody holds one with a body that does not come
+		h["Connection"] = []string{"close"}
+		rc.SetReadDeadline(time.Now().Add(refusedFor))
+	}
 	bodiless := ans.status == http.StatusNoContent || ans.status == http.StatusNotModified
 	if !bodiless {
 		h["Content-Length"] = []string{strconv.Itoa(len(ans.body))}

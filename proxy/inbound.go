@@ -46,6 +46,7 @@ type exchange struct {
 	signature stripe.Header
 	body      []byte
 	memory    bodyMemory
+	verified  bool // Stripe has signed it
 }
 
 // bodyMemory is what a body takes of limits.body_memory.
@@ -66,11 +67,11 @@ func (m *bodyMemory) release() {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The way of an event from top to bottom. Each step returns the answer, or nil to go on.
 	x := &exchange{state: g.state.Load(), w: w, r: r, start: time.Now(), memory: bodyMemory{of: g.memory}}
+	http.NewResponseController(w).SetReadDeadline(x.start.Add(x.ReadBody))
 	stopping, leave := g.enter()
 	defer leave()
-	verified := false
 	defer func() {
-		if !verified {
+		if !x.verified {
 			x.memory.release()
 		}
 	}()
@@ -87,7 +88,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := x.arrival()
-	a.stopping, verified = stopping, true
+	a.stopping, x.verified = stopping, true // from here on the memory is the arrival's to give back
 	ans = g.accept(a, x.write)
 	g.report(x.source, a.event, x.start, ans)
 }
@@ -120,11 +121,9 @@ func (x *exchange) tooLarge() *answer {
 
 // read takes the body in, whole and within its limits. The bytes are never changed from here on.
 func (g *Gateway) read(x *exchange) *answer {
-	rc := http.NewResponseController(x.w)
-	rc.SetReadDeadline(x.start.Add(x.ReadBody))
 	err := g.gather(x)
 	if err == nil {
-		rc.SetReadDeadline(time.Time{})
+		http.NewResponseController(x.w).SetReadDeadline(time.Time{})
 		return nil
 	}
 	switch {

@@ -198,6 +198,48 @@ func TestBodyIsCutOff(t *testing.T) {
 	})
 }
 
+// Whoever is refused before its body has come must not hold its connection with it: thousands of such would leave none to
+// Stripe. A refused connection is closed within a second, whether the rest of the body comes, trickles in, or does not.
+func TestARefusedRequestDoesNotHoldItsConnection(t *testing.T) {
+	signature := func(body []byte, secret string) string {
+		return "Stripe-Signature: " + stripe.Sign(body, time.Now(), secret) + "\r\n"
+	}
+	body := event("evt_1", "invoice.paid")
+	for _, c := range []struct {
+		name, start, headers string
+		sent                 int // bytes of the body
+		status               int
+	}{
+		{"unknown path", "POST /nowhere", "", 0, 404},
+		{"another method", "PUT /stripe/webhook", "", 0, 405},
+		{"no signature", "POST /stripe/webhook", "", 0, 400},
+		{"junk for a signature", "POST /stripe/webhook", "Stripe-Signature: t=1\r\n", 10, 400},
+		{"a wrong signature", "POST /stripe/webhook", signature(body, "whsec_wrong"), len(body), 400},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, apps{"legacy": {}}, nil, func(t *testing.T, w *world) {
+				conn := w.overTheWire()
+				start := time.Now()
+				conn.SetDeadline(start.Add(time.Minute))
+				fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n%s\r\n%s", c.start, len(body), c.headers, body[:c.sent])
+				res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.StatusCode != c.status || !res.Close {
+					t.Errorf("answered %d, closing %t; want %d and the end of the connection", res.StatusCode, res.Close, c.status)
+				}
+				if _, err := io.Copy(io.Discard, conn); err != nil {
+					t.Errorf("the connection ended with %v", err)
+				}
+				if held := time.Since(start); held > 2*time.Second {
+					t.Errorf("the connection was held for %v", held)
+				}
+			})
+		})
+	}
+}
+
 // A slow body must not leave its deadline on a connection that is used again.
 func TestAConnectionIsUsedAgain(t *testing.T) {
 	a := &app{}
