@@ -82,11 +82,12 @@ const (
 
 const (
 	maxHoldTest = time.Hour      // in test mode Stripe tries three times only
-	maxSilence  = 48 * time.Hour // without any 2xx from a source; Stripe disables an endpoint after nine days
+	maxRefused  = 48 * time.Hour // of answers other than 2xx only; Stripe disables an endpoint after nine days
 )
 
-// held is the one rule by which an event is held. lastAnswered is when Stripe last got a 2xx from the event's source.
-func (m Match) held(ev *Event, now, lastAnswered time.Time) hold {
+// held is the one rule by which an event is held. refusedSince is when Stripe first had another answer than a 2xx since its
+// last one from the event's source; zero when it had none. A source that is quiet lifts nothing.
+func (m Match) held(ev *Event, now, refusedSince time.Time) hold {
 	if m.Answer != AnswerBackend {
 		return notHeld
 	}
@@ -101,7 +102,7 @@ func (m Match) held(ev *Event, now, lastAnswered time.Time) hold {
 	switch {
 	case now.Sub(since) >= limit:
 		return notHeld
-	case now.Sub(lastAnswered) >= maxSilence:
+	case !refusedSince.IsZero() && now.Sub(refusedSince) >= maxRefused:
 		return lifted
 	}
 	return holding
@@ -109,7 +110,7 @@ func (m Match) held(ev *Event, now, lastAnswered time.Time) hold {
 
 // kept answers for an event that is on stable storage: with ok, unless it is held.
 func (a *arrival) kept(ok Result) *answer {
-	h := a.match.held(a.event, a.start, a.source.health.lastAnswered())
+	h := a.match.held(a.event, a.start, unixNano(a.source.health.refused.Load()))
 	if h == holding {
 		ans := say(http.StatusServiceUnavailable, ResultHeld, a.event)
 		ans.header.Set("Retry-After", "60")
@@ -151,9 +152,13 @@ func (x *exchange) write(ans *answer) time.Time {
 	}
 	now := time.Now()
 	if ans.status > 299 {
+		if x.verified { // strangers are refused all the time
+			x.source.health.refused.CompareAndSwap(0, now.UnixNano())
+		}
 		return time.Time{}
 	}
 	x.source.health.answered.Store(now.UnixNano())
+	x.source.health.refused.Store(0)
 	if err != nil || x.r.Context().Err() != nil || now.Sub(x.start) > answerIn {
 		return time.Time{}
 	}

@@ -118,7 +118,18 @@ func TestHoldForIsBounded(t *testing.T) {
 	w.run()
 }
 
-// A source that gave Stripe no 2xx for 48 hours lifts its holds: the endpoint is never disabled by us.
+// A quiet source lifts nothing: after a weekend without events the first one is held as any other. Nor do strangers, whose
+// requests are refused all the time.
+func TestQuietLiftsNoHolds(t *testing.T) {
+	inBubble(t, apps{"legacy": {do: answers(500)}}, holding(60*time.Hour), func(t *testing.T, w *world) {
+		do(w, signed(event("evt_0", "invoice.created"), "whsec_wrong"))
+		time.Sleep(49 * time.Hour)
+		do(w, signed(event("evt_0", "invoice.created"), "whsec_wrong"))
+		wantAnswer(t, w.post(created("evt_1", time.Now(), true)), 503, says("held", "evt_1"))
+	})
+}
+
+// A source that went on answering for 48 hours without any 2xx lifts its holds: the endpoint is never disabled by us.
 func TestSilenceLiftsHolds(t *testing.T) {
 	core, logged := observer.New(zapcore.DebugLevel)
 	change := both(holding(60*time.Hour), func(cfg *proxy.Config) { cfg.Log = zap.New(core) })
@@ -146,6 +157,7 @@ func TestAny2xxEndsTheSilence(t *testing.T) {
 		cfg.Routes = append(proxy.Routes{{Types: []string{"charge.*"}}}, cfg.Routes...)
 	})
 	inBubble(t, apps{"legacy": {do: answers(500)}}, change, func(t *testing.T, w *world) {
+		wantAnswer(t, w.post(created("evt_0", time.Now(), true)), 503, says("held", "evt_0"))
 		time.Sleep(40 * time.Hour)
 		wantAnswer(t, w.post(event("evt_other", "charge.succeeded")), 200, says("ignored", "evt_other"))
 		time.Sleep(10 * time.Hour)

@@ -279,7 +279,7 @@ func (g *Gateway) quarantine(x *exchange, reason string) *answer {
 func (x *exchange) awaited(r *Rejected) bool {
 	ev, _ := r.Event()
 	match := x.Routes.Match(ev)
-	return match.Answer == AnswerRelay || match.held(ev, r.Received, x.source.health.lastAnswered()) == holding
+	return match.Answer == AnswerRelay || match.held(ev, r.Received, unixNano(x.source.health.refused.Load())) == holding
 }
 
 // forwarded returns the X-Forwarded-* headers of every attempt. A trusted proxy's are passed on; from anyone else they
@@ -351,6 +351,7 @@ type source struct {
 // sourceHealth is what a source has seen. It outlives a reload.
 type sourceHealth struct {
 	answered atomic.Int64 // when Stripe last got a 2xx, unix nanoseconds; the start counts as one
+	refused  atomic.Int64 // when Stripe first got another answer since then, likewise; 0: it got none
 	verified atomic.Int64 // when a signature was last good, likewise
 
 	mu           sync.Mutex
@@ -379,8 +380,6 @@ func newSource(name string, c Source, h *sourceHealth) *source {
 	}
 	return s
 }
-
-func (h *sourceHealth) lastAnswered() time.Time { return time.Unix(0, h.answered.Load()) }
 
 func (s *source) matchedNow(secret int, now time.Time) {
 	s.matched[secret].Store(now.UnixNano())

@@ -139,7 +139,7 @@ func TestAwaited(t *testing.T) {
 	for _, tt := range []struct {
 		typ, mode string
 		age       time.Duration // of the event; never: it does not say
-		silent    time.Duration // without a 2xx to Stripe
+		silent    time.Duration // since Stripe last got an answer, which was no 2xx
 		want      bool
 	}{
 		{"invoice.paid", live, 0, 0, false},
@@ -155,8 +155,9 @@ func TestAwaited(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			k := &keeper{}
-			w := newWorld(t, apps{"legacy": {}}, func(c *proxy.Config) { c.Quarantine, c.Routes = k, routes })
+			w := newWorld(t, apps{"legacy": {do: answers(500)}}, func(c *proxy.Config) { c.Quarantine, c.Routes = k, routes })
 			w.run()
+			wantAnswer(t, w.post(created("evt_0", time.Now(), true)), 503, says("held", "evt_0"))
 			time.Sleep(tt.silent)
 			created := ""
 			if tt.age != never {
