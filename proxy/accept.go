@@ -28,6 +28,7 @@ type arrival struct {
 	start      time.Time   // Stripe's clock starts
 	trigger    Trigger     // of its first attempts
 	fromStripe bool        // Stripe sent it just now: one that every backend has may then be a person's Resend in its dashboard
+	replay     bool        // its very signature had a 2xx before
 	unreadable error       // why its body could not be parsed
 	stopping   bool        // nothing is sent any more
 	memory     *bodyMemory // of its body; nil outside a request
@@ -88,6 +89,10 @@ func (g *Gateway) decide(a *arrival) *answer {
 	}
 	turns := a.match.firstTurns()
 	if a.event.Unique() {
+		if a.replay {
+			defer a.done()
+			return say(http.StatusOK, ResultDuplicate, a.event)
+		}
 		fl, first := g.flights.join(a.event.Key())
 		if !first {
 			defer a.done()

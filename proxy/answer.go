@@ -159,6 +159,9 @@ func (x *exchange) write(ans *answer) time.Time {
 	}
 	x.source.health.answered.Store(now.UnixNano())
 	x.source.health.refused.Store(0)
+	if x.verified {
+		x.source.health.answeredTo.add(x.signature.String(), now, 2*x.source.Tolerance) // as old as that, and as far ahead
+	}
 	if err != nil || x.r.Context().Err() != nil || now.Sub(x.start) > answerIn {
 		return time.Time{}
 	}

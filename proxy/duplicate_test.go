@@ -285,6 +285,7 @@ func TestAnIgnoredEventFollowsTheRoutesOfToday(t *testing.T) {
 		if err := w.reload(func(cfg *proxy.Config) { cfg.Routes = proxy.Routes{{To: []string{"legacy"}}} }); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(time.Second) // signed afresh
 		for i, typ := range []string{"invoice.paid", "charge.succeeded"} {
 			w.post(event(fmt.Sprintf("evt_%d", i+1), typ))
 		}
@@ -302,6 +303,7 @@ func TestAnUnreadableJournalIsNoDuplicate(t *testing.T) {
 		w.run()
 		w.post(event("evt_1", "invoice.paid"))
 		h.fail("Find", errDisk)
+		time.Sleep(time.Second) // signed afresh
 		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, "")
 		a.wantCount(t, 2)
 	})
@@ -366,5 +368,41 @@ func TestARepeatOfWhatFailedAtABackendThatIsGone(t *testing.T) {
 		fresh.wantCount(t, 1)
 		wantAnswer(t, w.post(event("evt_1", "invoice.paid")), 200, says("duplicate", "evt_1"))
 		fresh.wantCount(t, 1)
+	})
+}
+
+// A person's Resend is signed afresh; what carries the very signature that had a 2xx before is a replay, whoever sends it.
+func TestReplay(t *testing.T) {
+	a := &app{}
+	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
+		body := event("evt_1", "invoice.paid")
+		first, resent := signed(body), signed(body)
+		wantAnswer(t, do(w, first), 200, "")
+		time.Sleep(65 * time.Second)
+		replay := signed(body)
+		replay.Header.Set("Stripe-Signature", resent.Header.Get("Stripe-Signature"))
+		replay.Header.Set("X-Odd", "1")
+		replay.URL.RawQuery = "as=admin"
+		wantAnswer(t, do(w, replay), 200, says("duplicate", "evt_1"))
+		a.wantCount(t, 1)
+		wantAnswer(t, w.post(body), 200, "") // signed afresh
+		a.wantCount(t, 2)
+	})
+}
+
+// The signature of an arrival that had no 2xx is as good as new: whoever sends the event again may do so byte for byte.
+func TestWhatHadNo2xxIsNoReplay(t *testing.T) {
+	a := &app{do: answers(500)}
+	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
+		h := hook(w.journal)
+		h.fail("Append", errDisk)
+		body := event("evt_1", "invoice.paid")
+		again := signed(body)
+		if got := w.post(body); got.Code != 503 {
+			t.Fatalf("answered %d", got.Code)
+		}
+		h.on("Append", nil)
+		time.Sleep(10 * time.Second)
+		wantAnswer(t, do(w, again), 200, says("stored", "evt_1"))
 	})
 }

@@ -219,7 +219,7 @@ func (x *exchange) arrival() *arrival {
 	unreadable := ev.parse()
 	return &arrival{
 		state: x.state, event: ev, source: x.source, start: x.start, trigger: TriggerInline, unreadable: unreadable,
-		fromStripe: true, memory: &x.memory,
+		fromStripe: true, replay: x.source.health.answeredTo.has(x.signature.String()), memory: &x.memory,
 	}
 }
 
@@ -353,6 +353,8 @@ type sourceHealth struct {
 	answered atomic.Int64 // when Stripe last got a 2xx, unix nanoseconds; the start counts as one
 	refused  atomic.Int64 // when Stripe first got another answer since then, likewise; 0: it got none
 	verified atomic.Int64 // when a signature was last good, likewise
+
+	answeredTo signatures
 
 	mu           sync.Mutex
 	matched      map[string]*atomic.Int64

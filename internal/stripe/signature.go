@@ -56,6 +56,9 @@ type Header struct {
 	clean string // its canonical form: t, then the v1 elements worth comparing
 }
 
+// String returns the header in a canonical form. Of two requests with the same one, Stripe sent at most the first.
+func (h Header) String() string { return h.clean }
+
 // Verify is ParseHeader and Header.Verify at once.
 func Verify(body []byte, header []string, secrets []string, tolerance time.Duration, now time.Time) (Signature, error) {
 	h, err := ParseHeader(header)
