@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"net/http"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
@@ -28,7 +27,7 @@ type Event struct {
 	Received   time.Time // our clock, when the request's headers were read
 
 	Query     string      // the raw query that Stripe's request came with, without "?"
-	Header    http.Header // the request's, as every attempt sends them: without those of its connection, cookies and credentials
+	Header    http.Header // those of the request that every attempt sends: Stripe-Signature, Content-Type, User-Agent ...
 	Forwarded http.Header // X-Forwarded-For, -Host and -Proto as each attempt sends them
 	Body      []byte      // exactly the bytes that were signed; never re-encoded
 }
@@ -78,28 +77,15 @@ func (r *Rejected) Event() (*Event, error) {
 	return e, e.parse()
 }
 
-// droppedHeaders are not passed on to backends: those of the connection, those that are ours to say, and two that would
-// make net/http repeat a POST by itself.
-var droppedHeaders = map[string]bool{
-	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Te": true, "Trailer": true,
-	"Transfer-Encoding": true, "Upgrade": true, "Expect": true, "Content-Length": true, "Host": true,
-	"Cookie": true, "Authorization": true, "Proxy-Authorization": true, "Proxy-Authenticate": true,
-	"Accept-Encoding": true, "Idempotency-Key": true, "X-Idempotency-Key": true,
-	"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true,
-	"Breakwater-Event-Id": true, "Breakwater-Attempt": true, "Breakwater-Received-At": true,
-	"Breakwater-Trigger": true, "Breakwater-Original-Signature": true,
-}
+// forwardedHeaders are those of a request that go on to a backend. Nothing else does: many backends read Stripe_Signature or
+// X_Api_Key as one of ours (CGI, RFC 3875 section 4.1.18), or obey an X-Http-Method-Override.
+var forwardedHeaders = []string{"Accept", "Content-Type", "Stripe-Signature", "User-Agent", "Traceparent", "Tracestate"}
 
 func keptHeaders(in http.Header) http.Header {
-	out := make(http.Header, len(in))
-	for k, v := range in {
-		if !droppedHeaders[k] {
+	out := make(http.Header, len(forwardedHeaders))
+	for _, k := range forwardedHeaders {
+		if v := in[k]; len(v) > 0 {
 			out[k] = v
-		}
-	}
-	for _, names := range in["Connection"] { // further headers of the connection (RFC 9110, section 7.6.1)
-		for name := range strings.SplitSeq(names, ",") {
-			delete(out, http.CanonicalHeaderKey(strings.TrimSpace(name)))
 		}
 	}
 	return out

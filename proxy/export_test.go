@@ -26,7 +26,10 @@ func (g *Gateway) PanicIn() {
 }
 
 // Exported for tests.
-var GlobMatch = globMatch
+var (
+	GlobMatch = globMatch
+	JoinQuery = joinQuery
+)
 
 // Backoff is Retry.backoff, for tests.
 func (r Retry) Backoff(n int) int64 { return int64(r.backoff(n)) }

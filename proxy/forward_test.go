@@ -54,9 +54,16 @@ func TestForwardedHeaders(t *testing.T) {
 		r.URL.RawQuery = "shop=%C3%A9;x=1&&"
 		r.Host = "hooks.example.com"
 		r.RemoteAddr = "198.51.100.7:4711"
-		r.Header["X-Stripe-Extra"] = []string{"one", "two"}
+		// As PHP, CGI and frameworks read them, names of other headers are names of ours.
+		for _, name := range []string{
+			"Stripe_Signature", "X_Api_Key", "Breakwater_Trigger", "Proxy", "X-Real-Ip", "X-Http-Method-Override", "X-Original-Url",
+			"X-Rewrite-Url", "Client-Ip", "X-Stripe-Extra", "Cache-Control",
+		} {
+			r.Header[name] = []string{"forged"}
+		}
+		r.Header["Traceparent"], r.Header["Tracestate"] = []string{"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}, []string{"a=1"}
 		for k, v := range map[string]string{
-			"Connection": "keep-alive, X-Hop", "X-Hop": "1", "Keep-Alive": "1", "Te": "trailers", "Trailer": "X-T", "Upgrade": "h2c",
+			"Connection": "keep-alive, X-Hop, Stripe-Signature", "X-Hop": "1", "Keep-Alive": "1", "Te": "trailers", "Trailer": "X-T", "Upgrade": "h2c",
 			"Expect": "100-continue", "Proxy-Authorization": "p", "Cookie": "c=1", "Authorization": "Bearer forged",
 			"Idempotency-Key": "i", "X-Idempotency-Key": "i", "Accept-Encoding": "gzip", "Forwarded": "for=1.1.1.1",
 			"X-Forwarded-For": "1.1.1.1", "X-Forwarded-Host": "evil", "X-Forwarded-Proto": "http",
@@ -71,7 +78,7 @@ func TestForwardedHeaders(t *testing.T) {
 		want := http.Header{
 			"Content-Length": {fmt.Sprint(len(body))}, "Content-Type": {"application/json; charset=utf-8"},
 			"User-Agent": {"Stripe/1.0 (+https://stripe.com/docs/webhooks)"}, "Stripe-Signature": r.Header["Stripe-Signature"],
-			"X-Stripe-Extra": {"one", "two"}, "Accept-Encoding": {"identity"},
+			"Traceparent": r.Header["Traceparent"], "Tracestate": r.Header["Tracestate"], "Accept-Encoding": {"identity"},
 			"X-Forwarded-For": {"198.51.100.7"}, "X-Forwarded-Host": {"hooks.example.com"}, "X-Forwarded-Proto": {"https"},
 			"Breakwater-Event-Id": {"evt_1"}, "Breakwater-Attempt": {"1"}, "Breakwater-Trigger": {"inline"},
 			"Breakwater-Received-At": {"2000-01-01T00:00:00Z"},
@@ -84,6 +91,29 @@ func TestForwardedHeaders(t *testing.T) {
 			t.Errorf("sent to %s %s, want legacy.test %s", got.host, got.url, want)
 		}
 	})
+}
+
+// A backend's own query says what the operator wants of it; the sender's must not say otherwise, whichever of two values a
+// backend takes, and however it reads names (PHP takes "a.b", "a b" and "a_b" for one, and "a[]" for a list named a).
+func TestTheBackendsOwnQueryWins(t *testing.T) {
+	for _, c := range []struct{ own, sent, want string }{
+		{"", "", ""},
+		{"key=1", "", "key=1"},
+		{"", "x=%41;b&&", "x=%41;b&&"},
+		{"key=1", "x=2", "key=1&x=2"},
+		{"key=1", "key=2", "key=1"},
+		{"key=1", "x=2&key=2&y", "key=1&x=2&y"},
+		{"key=1", "k%65y=2&KEY=3", "key=1&KEY=3"},
+		{"key=1", "key[]=2&key%5Ba%5D=3", "key=1"},
+		{"a_b=1", "a.b=2&a+b=3&a%20b=4&a_b", "a_b=1"},
+		{"a.b=1", "a_b=2", "a.b=1"},
+		{"key", "key=2", "key"},
+		{"key=1", "%zz=2", "key=1&%zz=2"},
+	} {
+		if got := proxy.JoinQuery(c.own, c.sent); got != c.want {
+			t.Errorf("%q and %q make %q, want %q", c.own, c.sent, got, c.want)
+		}
+	}
 }
 
 func TestNoUserAgentOfOurOwn(t *testing.T) {

@@ -119,7 +119,7 @@ func TestQuarantineGetsTheWholeRequest(t *testing.T) {
 			t.Errorf("offered (-want +got):\n%s", diff)
 		}
 		h := k.offered[0].Header
-		if h.Get("Stripe-Signature") != r.Header.Get("Stripe-Signature") || h.Get("X-Odd") != "1" || h.Get("Authorization") != "" {
+		if h.Get("Stripe-Signature") != r.Header.Get("Stripe-Signature") || h.Get("X-Odd") != "" || h.Get("Authorization") != "" {
 			t.Errorf("headers: %v", h)
 		}
 		if left := time.Until(k.expires); left <= 0 || left > 8*time.Second {
