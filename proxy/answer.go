@@ -134,8 +134,10 @@ func (x *exchange) write(ans *answer) time.Time {
 	}
 	rc := http.NewResponseController(x.w)
 	rc.SetWriteDeadline(time.Now().Add(answerIn))
-	if !x.verified { // only Stripe keeps its connection, and nobody holds one with a body that does not come
+	if !x.verified || x.r.ContentLength < 0 { // only Stripe keeps its connection, and what it sends has a length
 		h["Connection"] = []string{"close"}
+	}
+	if !x.verified { // nobody holds one with a body that does not come
 		rc.SetReadDeadline(time.Now().Add(refusedFor))
 	}
 	bodiless := ans.status == http.StatusNoContent || ans.status == http.StatusNotModified
@@ -172,10 +174,7 @@ func (x *exchange) write(ans *answer) time.Time {
 // event was verified.
 func (g *Gateway) report(src *source, ev *Event, start time.Time, ans *answer, more ...zap.Field) {
 	took := time.Since(start)
-	name := ""
-	if src != nil {
-		name = src.name
-	}
+	name := src.called()
 	g.observers.Answered(name, ev, ans.result, took)
 	level := zap.InfoLevel
 	switch ans.result {
@@ -197,12 +196,22 @@ func (g *Gateway) report(src *source, ev *Event, start time.Time, ans *answer, m
 	line.Write(append(append(fields, more...), ans.fields...)...)
 }
 
-// asked returns the log's fields about a request from which no event came.
-func (x *exchange) asked() []zap.Field {
-	path := x.r.URL.Path
-	return []zap.Field{
-		zap.String("client", x.r.RemoteAddr), zap.String("method", x.r.Method), zap.String("path", path[:min(len(path), 200)]),
+// reportRefusal does what report does for a request from which no event came. Strangers could fill a disk with such lines:
+// they are short, and most of those that come fast are only counted.
+func (g *Gateway) reportRefusal(x *exchange, ans *answer) {
+	if !g.refusals.Allow() {
+		g.unlogged.Add(1)
+		g.observers.Answered(x.source.called(), nil, ans.result, time.Since(x.start))
+		return
 	}
+	method, path := x.r.Method, x.r.URL.Path
+	fields := []zap.Field{
+		zap.String("client", x.r.RemoteAddr), zap.String("method", method[:min(len(method), 20)]), zap.String("path", path[:min(len(path), 200)]),
+	}
+	if n := g.unlogged.Swap(0); n > 0 {
+		fields = append(fields, zap.Int64("not_logged", n))
+	}
+	g.report(x.source, nil, x.start, ans, fields...)
 }
 
 // Field names of the log. Dashboards and searches rest on them.

@@ -33,6 +33,8 @@ type Gateway struct {
 	memoryOf   int64         // all of it, in bytes
 	diagnose   *rate.Limiter // bounds the work done to explain a bad signature
 	complain   *rate.Limiter // bounds what is said of events that no secret is left for
+	refusals   *rate.Limiter // bounds the lines about requests that hold no event of Stripe's
+	unlogged   atomic.Int64  // of those, since the last line
 
 	life     context.Context // of attempts: ends when Run gives up waiting for them
 	endLife  context.CancelFunc
@@ -65,7 +67,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		journal: cfg.Journal, log: cfg.Log, observers: cfg.Observers, keeper: cfg.Quarantine,
 		dial:       (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		unrecorded: newUnrecorded(), diagnose: rate.NewLimiter(2, 10), complain: rate.NewLimiter(0.1, 3),
+		unrecorded: newUnrecorded(), diagnose: rate.NewLimiter(2, 10), complain: rate.NewLimiter(0.1, 3), refusals: rate.NewLimiter(10, 100),
 		memory: semaphore.NewWeighted(cfg.BodyMemory), memoryOf: cfg.BodyMemory,
 		stopping: make(chan struct{}), changed: make(chan struct{}, 1),
 		known: map[string]*backend{}, sources: map[string]*sourceHealth{},

@@ -84,7 +84,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if ans != nil {
 		x.write(ans)
-		g.report(x.source, nil, x.start, ans, x.asked()...)
+		g.reportRefusal(x, ans)
 		return
 	}
 	a := x.arrival()
@@ -311,11 +311,21 @@ func (x *exchange) client() netip.Addr {
 	for i := len(hops) - 1; i > 0 && x.trusts(hop); i-- {
 		hop = strings.TrimSpace(hops[i])
 	}
-	addr, err := netip.ParseAddr(hop)
+	addr, _ := hopAddr(hop)
+	return addr
+}
+
+// hopAddr reads an address as proxies write it: plain, in brackets, or with a port.
+func hopAddr(hop string) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(hop, "["), "]"))
 	if err != nil {
-		return netip.Addr{}
+		withPort, err := netip.ParseAddrPort(hop)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		addr = withPort.Addr()
 	}
-	return addr.Unmap().WithZone("")
+	return addr.Unmap().WithZone(""), true
 }
 
 // peer is the address at the other end of the connection.
@@ -331,12 +341,8 @@ func (x *exchange) trusts(peer string) bool {
 	if len(x.TrustedProxies) == 0 {
 		return false
 	}
-	addr, err := netip.ParseAddr(peer)
-	if err != nil {
-		return false
-	}
-	addr = addr.Unmap().WithZone("")
-	return slices.ContainsFunc(x.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+	addr, ok := hopAddr(peer)
+	return ok && slices.ContainsFunc(x.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // source is a Source at work.
@@ -381,6 +387,14 @@ func newSource(name string, c Source, h *sourceHealth) *source {
 		s.matched = append(s.matched, h.matched[secret])
 	}
 	return s
+}
+
+// called is the source's name; "" for none.
+func (s *source) called() string {
+	if s == nil {
+		return ""
+	}
+	return s.name
 }
 
 func (s *source) matchedNow(secret int, now time.Time) {

@@ -240,6 +240,41 @@ func TestARefusedRequestDoesNotHoldItsConnection(t *testing.T) {
 	}
 }
 
+// Strangers cannot fill the disk with our log: what they ask for is cut, and most of the lines are only counted.
+func TestStrangersWriteLittleLog(t *testing.T) {
+	core, logged := observer.New(zapcore.DebugLevel)
+	inBubble(t, apps{"legacy": {}}, func(cfg *proxy.Config) { cfg.Log = zap.New(core) }, func(t *testing.T, w *world) {
+		long := strings.Repeat("x", 10_000)
+		for range 1000 {
+			r := signed([]byte("{}"), "whsec_wrong")
+			r.Method, r.URL.Path = long, "/"+long
+			do(w, r)
+		}
+		lines := logged.Len()
+		if lines == 0 || lines > 200 {
+			t.Errorf("%d lines of 1000 refused requests", lines)
+		}
+		for _, l := range logged.All() {
+			if text := fmt.Sprint(l.ContextMap()); len(text) > 600 {
+				t.Fatalf("a line of %d bytes: %.100s", len(text), text)
+			}
+		}
+		w.post(event("evt_1", "invoice.paid"))
+		if n := logged.FilterField(zap.String("event_id", "evt_1")).Len(); n != 2 {
+			t.Errorf("%d lines of an event, want its own and its attempt's", n)
+		}
+		time.Sleep(time.Minute)
+		do(w, httptest.NewRequest(http.MethodGet, "/nowhere", nil))
+		last := logged.All()[logged.Len()-1].ContextMap()
+		if last["not_logged"] != int64(1000-lines) {
+			t.Errorf("%v, want it to say that %d lines were left out", last, 1000-lines)
+		}
+		if answered, _, _, _ := w.seen.counts(); answered[" rejected"] != 1001 {
+			t.Errorf("counted %v", answered)
+		}
+	})
+}
+
 // A slow body must not leave its deadline on a connection that is used again.
 func TestAConnectionIsUsedAgain(t *testing.T) {
 	a := &app{}
