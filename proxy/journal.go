@@ -45,7 +45,8 @@ type Journal interface {
 	Lease(ctx context.Context, r LeaseRequest) (leased []Leased, again time.Time, err error)
 
 	// Settle ends leases, and returns after stable storage. A settlement whose turn or token is not the current one
-	// changes nothing; ErrLeaseLost is then returned, and the others still apply.
+	// changes nothing; ErrLeaseLost is then returned, and the others still apply. But that the backend answered 2xx is a
+	// fact: a Delivered of the current turn counts though its lease is over, and wins as in Append.
 	Settle(ctx context.Context, s ...Settlement) error
 
 	// Resend asks for deliveries again, in one step: Delivered and Failed start a new turn, due now; a waiting one

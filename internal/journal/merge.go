@@ -169,6 +169,18 @@ func Settle(d proxy.Delivery, s proxy.Settlement) (proxy.Delivery, bool) {
 	return d, true
 }
 
+// Late says what a settlement means that is of no lease any more: that the backend answered 2xx is a fact, whoever holds
+// the delivery now. What it returns is to be merged as of an Append. false: it changes nothing, being no success, or of
+// another turn.
+func Late(known proxy.Delivery, s proxy.Settlement) (proxy.EntryDelivery, bool) {
+	if s.State != proxy.Delivered || s.Attempt == nil || s.Turn != known.Turn {
+		return proxy.EntryDelivery{}, false
+	}
+	return proxy.EntryDelivery{
+		Delivery: proxy.Delivery{Backend: known.Backend, State: proxy.Delivered, Turn: s.Turn}, Attempt: s.Attempt,
+	}, true
+}
+
 // Resend says what a delivery becomes when it is asked for again at now, and what that is called. d has no Turn where
 // the event has no delivery for its Backend yet. One whose lease is over waits: its holder may still settle it.
 func Resend(d proxy.Delivery, now time.Time) (proxy.Delivery, proxy.Resent) {

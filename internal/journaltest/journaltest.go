@@ -64,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) journal.Store) {
 		{"Settle/lost", testSettleLost},
 		{"Settle/others still apply", testSettleOthersApply},
 		{"Settle/late, of an old turn", testSettleOldTurn},
+		{"Settle/late, a success", testSettleLateSuccess},
 		{"Resend/in each state", testResend},
 		{"Resend/keeps the attempts of earlier turns", testResendKeepsAttempts},
 		{"Resend/unknown event", testResendUnknown},

@@ -100,11 +100,38 @@ func testLeaseExpiry(t *testing.T, h *harness) {
 	if second.Token == first.Token {
 		t.Errorf("the second lease has the first one's token")
 	}
-	h.settleLost(proxy.SettleDelivered(first, *attempt(1, 200)))
+	h.settleLost(proxy.SettleRetry(first, *attempt(1, 500), t0, t0))
 	if d := h.delivery(e, legacy); d.State != proxy.Pending || d.Attempts != 0 {
 		t.Errorf("a lost settlement changed %+v", d)
 	}
 	h.settle(proxy.SettleDelivered(second, *attempt(1, 200)))
+}
+
+// testSettleLateSuccess: that the backend answered 2xx is a fact, though the lease is over and another has the delivery.
+func testSettleLateSuccess(t *testing.T, h *harness) {
+	e := event(1)
+	seq := h.append(e, pending(legacy, t0))
+	first := h.leaseOne(t0, legacy)
+	second := h.leaseOne(t0.Add(minute), legacy)
+	h.settle(proxy.SettleDelivered(first, *attempt(1, 200)))
+	if d := h.delivery(e, legacy); d.State != proxy.Delivered || d.Token != 0 || !d.LeaseUntil.IsZero() {
+		t.Errorf("%+v, want it delivered and not leased", d)
+	}
+	if ls, next := h.lease(t0.Add(time.Hour), legacy, 1); len(ls) != 0 || !next.IsZero() {
+		t.Errorf("leased %v, next %v", ls, next)
+	}
+	h.settleLost(proxy.SettleRetry(second, *attempt(2, 500), t0, t0))
+	h.attempted(seq, "legacy 1.1 200")
+
+	gaveUp := event(2)
+	h.append(gaveUp, pending(legacy, t0))
+	first = h.leaseOne(t0, legacy)
+	second = h.leaseOne(t0.Add(minute), legacy)
+	h.settle(proxy.SettleFailed(second, *attempt(2, 500)))
+	h.settle(proxy.SettleDelivered(first, *attempt(1, 200)))
+	if d := h.delivery(gaveUp, legacy); d.State != proxy.Delivered {
+		t.Errorf("%+v, want a success to win over a failure of its turn", d)
+	}
 }
 
 // testLeasePastLeased: what is leased stands before the rest and must not hide it, also after some of it came back.
@@ -166,7 +193,14 @@ func testSettleTransitions(t *testing.T, h *harness) {
 		if as := h.attempts(seq); len(as) != c.attempts {
 			t.Errorf("%s: %d attempts kept, want %d", c.name, len(as), c.attempts)
 		}
-		h.settleLost(c.settle(l)) // once only
+		if c.state == proxy.Delivered { // a fact, however often it is said
+			h.settle(c.settle(l))
+		} else {
+			h.settleLost(c.settle(l)) // once only
+		}
+		if again := h.delivery(e, c.name); again.Attempts != c.attempts || len(h.attempts(seq)) != c.attempts {
+			t.Errorf("%s: settled again, it is %+v", c.name, again)
+		}
 	}
 }
 
@@ -200,7 +234,7 @@ func testSettleLost(t *testing.T, h *harness) {
 		"event":   func(s *proxy.Settlement) { s.Seq += 1000 },
 		"backend": func(s *proxy.Settlement) { s.Backend = other },
 	} {
-		s := proxy.SettleDelivered(l, *attempt(1, 200))
+		s := proxy.SettleFailed(l, *attempt(1, 500))
 		change(&s)
 		if err := h.Settle(context.Background(), s); !errors.Is(err, proxy.ErrLeaseLost) {
 			t.Errorf("wrong %s: %v", name, err)
@@ -219,7 +253,7 @@ func testSettleOthersApply(t *testing.T, h *harness) {
 		h.append(e, pending(legacy, t0))
 	}
 	ls, _ := h.lease(t0, legacy, 3)
-	wrong := proxy.SettleDelivered(ls[1], *attempt(1, 200))
+	wrong := proxy.SettleFailed(ls[1], *attempt(1, 500))
 	wrong.Token++
 	h.settleLost(proxy.SettleDelivered(ls[0], *attempt(1, 200)), wrong, proxy.SettleFailed(ls[2], *attempt(1, 500)))
 	for e, want := range map[*proxy.Event]proxy.State{a: proxy.Delivered, b: proxy.Pending, c: proxy.Failed} {

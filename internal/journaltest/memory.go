@@ -253,13 +253,20 @@ func (m *Memory) Settle(ctx context.Context, ss ...proxy.Settlement) (err error)
 }
 
 func (v *memEvent) settle(s proxy.Settlement) bool {
-	d := v.pending(s.Backend)
-	if d == nil {
+	i := slices.IndexFunc(v.deliveries, func(d proxy.Delivery) bool { return d.Backend == s.Backend })
+	if i < 0 {
 		return false
 	}
-	after, ok := journal.Settle(*d, s)
-	if *d = after; ok && s.Attempt != nil {
-		v.keep(journal.Numbered(*d, s.Attempt))
+	d := &v.deliveries[i]
+	if after, ok := journal.Settle(*d, s); ok {
+		if *d = after; s.Attempt != nil {
+			v.keep(journal.Numbered(*d, s.Attempt))
+		}
+		return true
+	}
+	in, ok := journal.Late(*d, s)
+	if ok {
+		v.merge(in)
 	}
 	return ok
 }

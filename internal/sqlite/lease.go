@@ -127,11 +127,11 @@ func (t *tx) settle(ss []proxy.Settlement) error {
 func (t *tx) settleOne(s *proxy.Settlement) (bool, error) {
 	l, ok := t.db.leases.get(s.Backend, s.Seq)
 	if !ok {
-		return false, nil
+		return t.settleLate(s)
 	}
 	d, ok := journal.Settle(l.delivery(s.Backend), *s)
 	if !ok {
-		return false, nil
+		return t.settleLate(s)
 	}
 	ok, err := t.settleRow(s, l, d)
 	if err != nil {
@@ -142,6 +142,23 @@ func (t *tx) settleOne(s *proxy.Settlement) (bool, error) {
 		t.db.leases.waits(s.Backend, s.Seq, millis(d.Due))
 	}
 	return ok, nil
+}
+
+// settleLate brings in a success whose lease is over, or in another's hands.
+func (t *tx) settleLate(s *proxy.Settlement) (bool, error) {
+	if s.State != proxy.Delivered {
+		return false, nil
+	}
+	was, ok, err := t.delivery(s.Seq, s.Backend)
+	if !ok || err != nil {
+		return false, err
+	}
+	in, ok := journal.Late(was.Delivery, *s)
+	if !ok {
+		return false, nil
+	}
+	_, err = t.mergeDelivery(s.Seq, &entry{Entry: proxy.Entry{Event: &proxy.Event{}}}, in)
+	return err == nil, err
 }
 
 // settleRow writes what a settlement makes of a row: d, as far as the lease knows it. It writes only what changes; a
