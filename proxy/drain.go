@@ -34,6 +34,7 @@ type drain struct {
 	owing       atomic.Bool   // something is due now, as far as is known
 	hungry      atomic.Bool   // it waits for slots: only then is it poked when one becomes free
 	settlements chan settling // on their way to the journal
+	settling    atomic.Int64  // since when it takes some of them, unix nanoseconds; 0 while it takes none
 }
 
 func newDrain(g *Gateway, b *backend) *drain {
@@ -87,8 +88,10 @@ func (d *drain) blocked(now time.Time) (why string, until time.Time) {
 	case d.limiter.Limit() != rate.Inf && d.limiter.TokensAt(now) < 1:
 		missing := 1 - d.limiter.TokensAt(now)
 		return "rate", now.Add(time.Duration(missing / float64(d.limiter.Limit()) * float64(time.Second)))
-	case len(d.settlements) > cap(d.settlements)/2: // the journal settles slowly, or nothing
+	case len(d.settlements) > cap(d.settlements)/2: // the journal settles slowly
 		return "in_flight", now.Add(batchWait)
+	case d.stuck(now): // or nothing: leases may be over of what was sent and is not settled
+		return "in_flight", now.Add(journalRest)
 	case br.halfOpen() && (br.probing() || d.b.slots.late() > 0): // what was leased last may not have come to its breaker yet
 		return "in_flight", time.Time{}
 	}
@@ -138,7 +141,7 @@ func (d *drain) lease(ctx context.Context, n int) (got int, again time.Time) {
 	room := d.b.slots.confirm(len(all))
 	d.limiter.AllowN(now, room)
 	for i, l := range all {
-		if i < room && d.g.begin(func() { d.send(l, now) }) {
+		if i < room && d.g.begin(func() { d.send(l, now, t.Timeout) }) {
 			continue
 		}
 		if i < room {
@@ -192,7 +195,7 @@ func (d *drain) dueAt(t time.Time) {
 }
 
 // send makes one attempt of a leased delivery.
-func (d *drain) send(l Leased, leasedAt time.Time) {
+func (d *drain) send(l Leased, leasedAt time.Time, timeout time.Duration) {
 	st := d.g.state.Load()
 	if !st.canSign(l.Event.Source, d.b) {
 		d.b.slots.release(1, true)
@@ -206,7 +209,10 @@ func (d *drain) send(l Leased, leasedAt time.Time) {
 		return
 	default:
 	}
-	a := attempt{event: l.Event, n: l.Attempts + 1, trigger: trigger(l.Delivery), resignAfter: st.ResignAfter, late: true}
+	a := attempt{
+		event: l.Event, n: l.Attempts + 1, trigger: trigger(l.Delivery), resignAfter: st.ResignAfter, late: true,
+		deadline: leasedAt.Add(timeout), // the lease ends with it, whatever a reload says
+	}
 	if s := st.byName[l.Event.Source]; s != nil {
 		a.secrets = s.secrets
 	}
@@ -278,6 +284,7 @@ func (d *drain) settle(stop <-chan struct{}) {
 				break more
 			}
 		}
+		d.settling.CompareAndSwap(0, time.Now().UnixNano())
 		settlements := make([]Settlement, len(batch))
 		for i, s := range batch {
 			settlements[i] = s.Settlement
@@ -291,7 +298,16 @@ func (d *drain) settle(stop <-chan struct{}) {
 				close(s.done)
 			}
 		}
+		if len(d.settlements) == 0 || !d.stuck(time.Now()) {
+			d.settling.Store(0)
+		}
 	}
+}
+
+// stuck reports whether results wait for longer than the journal should take; then until none is left of them.
+func (d *drain) stuck(now time.Time) bool {
+	since := d.settling.Load()
+	return since != 0 && now.UnixNano()-since > int64(journalRest)
 }
 
 // settleLater passes a settlement that the journal did not take, because of err, on to settle, and waits until that has

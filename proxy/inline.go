@@ -23,6 +23,7 @@ type inlineAttempt struct {
 	token int64 // of its claim on the delivery, should it outlive the answer
 	phase atomic.Int32
 	sent  time.Time
+	until time.Time     // when it ends at the latest
 	done  chan struct{} // closed when got, or due, is known
 
 	got     Outcome
@@ -88,12 +89,15 @@ func (g *Gateway) attemptInline(a *arrival, at *inlineAttempt) {
 		}
 	}
 	at.sent = time.Now()
+	at.until = at.sent.Add(at.b.target.Load().Timeout)
 	if !at.phase.CompareAndSwap(waiting, sending) {
 		at.b.slots.release(1, false)
 		close(at.done)
 		return
 	}
-	t := attempt{event: a.event, n: 1, trigger: a.trigger, secrets: a.source.secrets, resignAfter: a.ResignAfter}
+	t := attempt{
+		event: a.event, n: 1, trigger: a.trigger, secrets: a.source.secrets, resignAfter: a.ResignAfter, deadline: at.until,
+	}
 	if at.n > 1 {
 		t.trigger = TriggerResend
 	}
@@ -119,7 +123,7 @@ func (at *inlineAttempt) entry(now time.Time) EntryDelivery {
 		return EntryDelivery{Delivery: d}
 	}
 	d.TurnStarted, d.Token = at.sent, at.token
-	d.LeaseUntil = at.sent.Add(at.b.target.Load().Timeout + leaseSlack)
+	d.LeaseUntil = at.until.Add(leaseSlack)
 	return EntryDelivery{Delivery: d}
 }
 

@@ -304,3 +304,46 @@ func TestALookAtTheJournalTakesNoSlotFromLiveEvents(t *testing.T) {
 		a.wantCount(t, 20+1+1+4)
 	})
 }
+
+// An attempt's claim lasts as long as the attempt may: a timeout that is lowered meanwhile does not shorten it.
+func TestALoweredTimeoutEndsNoClaim(t *testing.T) {
+	a := &app{do: takes(50 * time.Second)}
+	change := legacy(func(b *proxy.Backend) { b.Timeout = time.Minute })
+	inBubble(t, apps{"legacy": a}, change, func(t *testing.T, w *world) {
+		answered := w.posted(event("evt_1", "invoice.paid"))
+		time.Sleep(time.Second)
+		if err := w.reload(legacy(func(b *proxy.Backend) { b.Timeout = time.Second })); err != nil {
+			t.Fatal(err)
+		}
+		wantAnswer(t, <-answered, 200, says("stored", "evt_1"))
+		time.Sleep(20 * time.Second)
+		w.resume("legacy") // has the drain look
+		time.Sleep(time.Hour)
+		a.wantCount(t, 1)
+		w.wantState("evt_1", proxy.Delivered)
+	})
+}
+
+// A journal that settles nothing for longer than leases last is not asked for more: what it would lease has been sent.
+func TestNothingIsSentTwiceForAJournalThatIsAway(t *testing.T) {
+	a := &app{}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, apps{"legacy": a}, nil)
+		h := hook(w.journal)
+		for i := range 5 {
+			w.seed(fmt.Sprintf("evt_%d", i+1), time.Now(), time.Now(), proxy.Delivery{Backend: "legacy", State: proxy.Pending, Due: time.Now()})
+		}
+		h.fail("Settle", errDisk)
+		w.run()
+		time.Sleep(10 * time.Minute)
+		a.wantCount(t, 5)
+		h.on("Settle", nil)
+		time.Sleep(time.Minute)
+		a.wantCount(t, 5)
+		for i := range 5 {
+			w.wantState(fmt.Sprintf("evt_%d", i+1), proxy.Delivered)
+		}
+		w.post(event("evt_new", "invoice.paid"))
+		a.wantCount(t, 6)
+	})
+}
