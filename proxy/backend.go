@@ -35,6 +35,7 @@ type backend struct {
 type target struct {
 	Backend
 	secrets []string
+	masked  []string // what must not be seen of its answers
 	send    Sender
 	http    *httpSender // nil with a Sender of the configuration's own
 }
@@ -183,7 +184,7 @@ func (b *backend) versionHint(ev *Event) zap.Field {
 }
 
 func newTarget(name string, c Backend, dial dialFunc) (*target, error) {
-	t := &target{Backend: c, secrets: plain(c.SigningSecrets), send: c.Sender}
+	t := &target{Backend: c, secrets: plain(c.SigningSecrets), masked: c.maskOf(), send: c.Sender}
 	if c.Sender == nil {
 		var err error
 		if t.http, err = newHTTPSender(&t.Backend, dial); err != nil {

@@ -61,6 +61,8 @@ func (b *backend) forward(a attempt) (o Outcome) {
 		if p := recover(); p != nil {
 			o = Outcome{Attempt: Attempt{Outcome: OutcomePanic, Error: fmt.Sprint("panic: ", p)}}
 		}
+		o.mask(t.masked)
+		o.mask(a.secrets)
 		o.N, o.Trigger, o.Started, o.Duration = a.n, a.trigger, started, time.Since(started)
 		o.Error = excerpt([]byte(o.Error)) // net/http quotes what is not HTTP, however long it is
 		o.Excerpt = excerpt(o.Body)

@@ -1,10 +1,14 @@
 package proxy_test
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"html"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -82,4 +86,51 @@ func TestSecretsAndBodiesAreNotSeen(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A backend that shows what it was sent (phpinfo, a framework's debug page) must not spread our secrets: to the journal, the
+// log, pages, or Stripe's dashboard.
+func TestEchoedSecretsAreMasked(t *testing.T) {
+	const own, pass, key = "whsec_canary/own+1", "canary:pa/ss<w>", "canary&key=\"1\""
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte("user:"+pass))
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		all := []string{own, pass, key, r.Header.Get("Authorization"), r.Header.Get("X-Key"), r.URL.RawQuery, r.URL.Query().Get("token"), secret}
+		for _, s := range all {
+			text, _ := json.Marshal(s)
+			fmt.Fprintf(w, "%s %s %s %s %s\n", s, text, bytes.ReplaceAll(text, []byte("/"), []byte(`\/`)), html.EscapeString(s), url.QueryEscape(s))
+		}
+		fmt.Fprint(w, strings.Repeat(".", 4096)) // and so that the part that is kept ends in every place of a secret
+	}
+	for cut := range 40 {
+		core, logged := observer.New(zapcore.DebugLevel)
+		status := 200 + 300*(cut%2)
+		a := &app{do: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Echo", r.Header.Get("X-Key"))
+			w.WriteHeader(status)
+			if cut > 1 {
+				fmt.Fprint(w, strings.Repeat(".", 4096-cut/2)+r.Header.Get("X-Key")+r.Header.Get("X-Key"))
+			}
+			echo(w, r)
+		}}
+		change := func(cfg *proxy.Config) {
+			cfg.Log = zap.New(core)
+			cfg.Backends["legacy"] = proxy.Backend{
+				URL: "http://legacy.test/hook?token=canary_token%2F1", SigningSecrets: []proxy.Secret{own},
+				Headers: map[string]proxy.Secret{"Authorization": proxy.Secret(basic), "X-Key": key},
+			}
+		}
+		inBubble(t, apps{"legacy": a}, change, func(t *testing.T, w *world) {
+			got := w.post(event("evt_1", "invoice.paid"))
+			_, attempts, _ := w.journal.Event(t.Context(), w.known("evt_1").Event.Seq)
+			all := fmt.Sprint(got.Header(), got.Body, attempts, w.Backends()[0].LastFailure, logged.All())
+			for _, s := range []string{"canary", strings.TrimPrefix(basic, "Basic "), secret} {
+				if at := strings.Index(all, s); at >= 0 {
+					t.Fatalf("cut %d: %q is seen: %.200s", cut, s, all[max(0, at-100):])
+				}
+			}
+			if cut < 2 && !strings.Contains(all, "***") {
+				t.Error("nothing is shown of the answer")
+			}
+		})
+	}
 }
