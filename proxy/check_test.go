@@ -83,6 +83,10 @@ func TestCheck(t *testing.T) {
 		"name":            {func(c *Config) { c.Backends["a/b"] = c.Backends["a"] }, []string{`error backends.a/b: the name "a/b" must`}},
 		"was itself":      {backend(func(b *Backend) { b.Was = []string{"a"} }), []string{`error backends.a.was[0]: backend "a" still exists`}},
 		"breaker, rate":   {backend(func(b *Backend) { b.Breaker.Failures, b.Rate = -1, -1 }), []string{"error backends.a.rate", "error backends.a.breaker.failures"}},
+		"success": {
+			backend(func(b *Backend) { b.Success.Status = []StatusRange{{200, 299}, {200, 499}, {404, 404}, {204, 201}} }),
+			[]string{"error backends.a.success.status[1]: status must be within 200-299", "error backends.a.success.status[2]", "error backends.a.success.status[3]"},
+		},
 		"own headers":     {backend(func(b *Backend) { b.Headers = map[string]Secret{"stripe-signature": "x"} }), []string{"error backends.a.headers.stripe-signature: stripe-signature cannot be set here"}},
 
 		"unknown names": {

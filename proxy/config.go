@@ -72,9 +72,9 @@ type Breaker struct {
 	OpenFor  time.Duration // how long it stays open; one event is then sent as a probe; default 30s
 }
 
-// Success narrows what counts as delivered. The zero value is Stripe's own rule: any 2xx.
+// Success narrows what counts as delivered. The zero value is Stripe's own rule, any 2xx; nothing but a 2xx ever counts.
 type Success struct {
-	Status  []StatusRange // the statuses that do; empty: 200-299
+	Status  []StatusRange // the statuses that do, within 200-299; empty: all of them
 	BodyNot []string      // texts that must not stand in the first 64 KiB of the answer, such as "Fatal error"
 }
 

@@ -120,7 +120,7 @@ type breaker struct {
 }
 
 type success struct {
-	Status  []proxy.StatusRange `yaml:"status" doc:"Statuses and ranges, such as 200 or 200-299. Default: 200-299."`
+	Status  []proxy.StatusRange `yaml:"status" doc:"Statuses and ranges within 200-299, such as 200 or 200-204. Default: 200-299."`
 	BodyNot []string            `yaml:"body_not" doc:"Texts that an answer's first 64 KiB must not contain."`
 }
 
@@ -235,7 +235,7 @@ func scalarSchema(t reflect.Type) *jsonschema.Schema {
 	if s.json == "" {
 		return out
 	}
-	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: s.json}, out}}
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: s.json, Minimum: s.min, Maximum: s.max}, out}}
 }
 
 // annotate adds what our own tags and defaults say to the schema of a struct and of those below it. part is as for

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -23,8 +24,10 @@ import (
 // is wrong, since that may be a secret that was filled in.
 type scalarType struct {
 	parse   func(string) (any, error)
-	json    string // the JSON type, for editors, of a value that may stand without quotes, as 5 does; else ""
-	pattern string // for editors: what the text looks like
+	json    string      // the JSON type, for editors, of a value that may stand without quotes, as 5 does; else ""
+	pattern string      // for editors: what the text looks like
+	min     json.Number // for editors: of a number, as max
+	max     json.Number
 }
 
 var scalarTypes = map[reflect.Type]scalarType{
@@ -36,7 +39,7 @@ var scalarTypes = map[reflect.Type]scalarType{
 	reflect.TypeFor[int64]():             {parse: parseSize, json: "integer", pattern: `^[0-9.]+ *([KkMmGgTt]i?)?[Bb]?$`},
 	reflect.TypeFor[float64]():           {parse: parseRate, pattern: `^[0-9.]+/(s|m|h)$`},
 	reflect.TypeFor[time.Duration]():     {parse: parseDuration, pattern: `^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`},
-	reflect.TypeFor[proxy.StatusRange](): {parse: parseStatus, json: "integer", pattern: `^[2-5][0-9][0-9](-[2-5][0-9][0-9])?$`},
+	reflect.TypeFor[proxy.StatusRange](): {parse: parseStatus, json: "integer", pattern: `^2[0-9][0-9](-2[0-9][0-9])?$`, min: "200", max: "299"},
 	reflect.TypeFor[netip.Prefix]():      {parse: parsePrefix, pattern: `^[0-9a-fA-F.:]+(/[0-9]+)?$`},
 	reflect.TypeFor[stripeIP]():          {parse: parseStripeIP, pattern: `^default$|^[0-9a-fA-F.:]+(/[0-9]+)?$`},
 }
