@@ -164,7 +164,8 @@ type Route struct {
 	Queued   bool          // stored, answered 2xx, and delivered in the background
 }
 
-// Fallback is the answer to a relayed event when the backend gives none.
+// Fallback is the answer to a relayed event when the backend gives none. With a 2xx, such an event has reached nobody and is
+// kept nowhere, and Stripe does not send it again.
 type Fallback struct {
 	Status int // from 200 to 599
 	Header http.Header

@@ -134,7 +134,7 @@ type route struct {
 	Continue   bool          `yaml:"continue" doc:"Look at later routes too."`
 	Answer     proxy.Answer  `yaml:"answer" enum:"always,backend,relay" doc:"always: 2xx once the event is delivered or stored. backend: 2xx only once each backend answered 2xx. relay: the backend's own answer; nothing is kept."`
 	HoldFor    time.Duration `yaml:"hold_for" doc:"With answer: backend: Stripe gets its 2xx after this time in any case. Default 24h, at most 60h."`
-	Fallback   *fallback     `yaml:"fallback" doc:"With answer: relay: what Stripe gets when the backend gives no answer. Default: 503."`
+	Fallback   *fallback     `yaml:"fallback" doc:"With answer: relay: what Stripe gets when the backend gives no answer. Default: 503. With a 2xx the event has reached nobody and is kept nowhere."`
 	Deliver    string        `yaml:"deliver" enum:"inline,queued" doc:"inline: while Stripe waits. queued: in the background, after Stripe got its 2xx."`
 }
 
