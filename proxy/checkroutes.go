@@ -165,7 +165,7 @@ func (k *checker) checkReach(at string, i int) {
 		return
 	default:
 		for _, n := range dead {
-			k.warn(fmt.Sprintf("%s.types[%d]", at, n), "never matches here: an earlier route (%s) already takes every %s",
+			k.warn(fmt.Sprintf("%s.types[%d]", at, n), "never matches here: an earlier route (%s) already takes every %q",
 				strings.Join(by, ", "), patterns[n])
 		}
 	}

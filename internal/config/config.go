@@ -96,7 +96,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 	d := &decoder{
 		dir: filepath.Dir(path), env: env,
 		places: map[string]place{}, texts: map[string]string{}, bad: map[string]bool{},
-		visible: map[place]string{}, filled: map[string]string{},
+		visible: map[place]string{},
 	}
 	f := &File{Path: path, Watch: []string{path}}
 	if root := d.parseYAML(src); root != nil {
@@ -163,7 +163,7 @@ func (d *decoder) build(doc *document, f *File) {
 }
 
 func (d *decoder) backend(path string, b backend) proxy.Backend {
-	if b.CAFile != "" {
+	if b.CAFile != "" && d.checkFileName(path+".ca_file", b.CAFile) {
 		b.CAFile = d.fromDir(b.CAFile)
 		if pem, err := readFile(b.CAFile, 1<<20); err != nil {
 			d.fail(path+".ca_file", "read ca_file: %v", err)
@@ -265,11 +265,22 @@ func (d *decoder) checkTLS(t *TLS) {
 	case t.CertFile == "" || t.KeyFile == "":
 		d.fail("tls", "cert_file and key_file go together")
 		return
+	case !d.checkFileName("tls.cert_file", t.CertFile) || !d.checkFileName("tls.key_file", t.KeyFile):
+		return
 	}
 	t.CertFile, t.KeyFile = d.fromDir(t.CertFile), d.fromDir(t.KeyFile)
 	if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
 		d.fail("tls.cert_file", "load certificate and key: %v", err)
 	}
+}
+
+// checkFileName reports whether a value names a file. Where it is what should be in the file, that is told, and not shown.
+func (d *decoder) checkFileName(path, value string) bool {
+	if strings.ContainsAny(value, "\n\x00") || strings.HasPrefix(value, "-----BEGIN") {
+		d.fail(path, "%s must be the name of a file, not what is in it", lastKey(path))
+		return false
+	}
+	return true
 }
 
 // checkProxy adds what proxy.Config.Check finds, except what follows from an error that is told already: a route to a

@@ -221,7 +221,10 @@ func renderedScalar(v any) any {
 	}
 	switch x := v.(type) {
 	case string:
-		return withoutSecrets(x)
+		if u, err := url.Parse(x); err == nil && u.Scheme != "" && u.Host != "" {
+			return masked(x, private(x))
+		}
+		return masked(x, nil)
 	case bool, int:
 		return x
 	case int64:
@@ -237,21 +240,6 @@ func renderedScalar(v any) any {
 		return fmt.Sprintf("%d-%d", x.From, x.To)
 	}
 	return fmt.Sprint(v) // a Secret prints as ***
-}
-
-// withoutSecrets masks what may be secret in a URL.
-func withoutSecrets(text string) string {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "" || u.Host == "" {
-		return text
-	}
-	if u.User != nil {
-		u.User = url.User("***")
-	}
-	if u.RawQuery != "" {
-		u.RawQuery = "***"
-	}
-	return strings.ReplaceAll(u.String(), "%2A%2A%2A", "***")
 }
 
 func shortDuration(d time.Duration) string {
