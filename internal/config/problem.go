@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"reflect"
@@ -68,7 +69,7 @@ const maxProblems = 100
 
 // report returns the problems in the file's order, with excerpts, and without anything secret.
 func (d *decoder) report(file string, src []byte) Problems {
-	lines := strings.Split(strings.ReplaceAll(strings.TrimPrefix(string(src), "\ufeff"), "\r\n", "\n"), "\n")
+	lines := linesOf(bytes.TrimPrefix(src, []byte("\ufeff")))
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
@@ -93,6 +94,11 @@ func (d *decoder) report(file string, src []byte) Problems {
 		}
 	}
 	return d.problems
+}
+
+// linesOf splits a file as the YAML parser does: a carriage return alone ends a line too.
+func linesOf(src []byte) []string {
+	return strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(src)), "\n")
 }
 
 const excerptWidth = 100

@@ -121,7 +121,7 @@ func (d *decoder) syntaxError(err error, src []byte) {
 	if errors.As(err, &bad) {
 		at, text = position(bad.GetToken()), repeated.ReplaceAllString(bad.GetMessage(), "")
 	}
-	lines := strings.Split(string(src), "\n")
+	lines := linesOf(src)
 	switch line := lines[min(at.line, len(lines))-1]; {
 	case strings.Contains(text, `character '	'`):
 		text = "a tab cannot indent: use spaces"
