@@ -234,7 +234,16 @@ func (d *decoder) checkListeners(f *File) {
 	if okPublic && okAdmin && port == adminPort && port != "0" && (public == admin || public == "" || admin == "") {
 		d.fail("listen", "admin.listen is the same as listen: Stripe's side and the admin side need an address each")
 	}
-	if okAdmin && f.Admin.Token == "" && !d.bad["admin.token"] && !loopback(admin) {
+	if !okAdmin || d.bad["admin.token"] {
+		return
+	}
+	switch fault := tokenFault(string(f.Admin.Token)); {
+	case f.Admin.Token == "" && loopback(admin), f.Admin.Token != "" && fault == "":
+	case loopback(admin):
+		d.add(d.locate("admin.token"), "admin.token", Warning, fault)
+	case f.Admin.Token != "":
+		d.fail("admin.token", "%s", fault)
+	default:
 		d.fail("admin.listen", `admin.listen is reachable from other machines: set admin.token, such as "${BREAKWATER_ADMIN_TOKEN}", `+
 			"or listen on 127.0.0.1")
 	}

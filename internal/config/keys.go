@@ -46,7 +46,7 @@ type document struct {
 // Admin is the listener for people and monitoring.
 type Admin struct {
 	Listen string       `yaml:"listen" doc:"host:port. Anything but loopback needs a token."`
-	Token  proxy.Secret `yaml:"token" doc:"What clients present as a bearer token. Empty: none is asked for."`
+	Token  proxy.Secret `yaml:"token" doc:"What clients present as a bearer token, of at least 16 characters: openssl rand -hex 32. Empty: none is asked for."`
 }
 
 // TLS names the certificate to serve HTTPS with. Without one the listener speaks HTTP.
