@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
@@ -36,4 +38,23 @@ func tokenFault(token string) string {
 		return ""
 	}
 	return fault + ": make one with openssl rand -hex 32"
+}
+
+// ownNetworks are wide, and nobody on the Internet is in them.
+var ownNetworks = []netip.Prefix{netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10")}
+
+// checkTrusted refuses networks that are wider than any proxy's: 0.0.0.0/0 stands for everybody.
+func (d *decoder) checkTrusted(list []netip.Prefix) {
+	for i, p := range list {
+		at := fmt.Sprintf("trusted_proxies[%d]", i)
+		widest := 20 // content delivery networks have up to a /28
+		if p.Addr().Is4() {
+			widest = 8
+		}
+		own := func(n netip.Prefix) bool { return n.Contains(p.Addr()) && n.Bits() <= p.Bits() }
+		if p.Bits() < widest && !d.bad[at] && !slices.ContainsFunc(ownNetworks, own) {
+			d.fail(at, "%s lets anybody in it claim to be Stripe, by an X-Forwarded-For: name the addresses of your proxies, "+
+				"or networks of at most a /%d", p, widest)
+		}
+	}
 }

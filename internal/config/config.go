@@ -158,6 +158,7 @@ func (d *decoder) build(doc *document, f *File) {
 	}
 	f.Journal = d.journal(doc.Journal)
 	d.checkListeners(f)
+	d.checkTrusted(doc.Trusted)
 	d.checkTLS(&f.TLS)
 	d.checkProxy(&f.Proxy)
 }

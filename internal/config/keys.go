@@ -37,7 +37,7 @@ type document struct {
 	DrainTimeout  time.Duration  `yaml:"drain_timeout" doc:"How long running attempts may take to end when the gateway stops."`
 	Limits        Limits         `yaml:"limits" doc:"Limits of the listener that Stripe posts to."`
 	JournalLimits JournalLimits  `yaml:"journal_limits" doc:"Limits of the journal."`
-	Trusted       []netip.Prefix `yaml:"trusted_proxies" doc:"Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* headers are believed."`
+	Trusted       []netip.Prefix `yaml:"trusted_proxies" doc:"Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* headers are believed: at most a /8, or a /20 of IPv6."`
 	TLS           TLS            `yaml:"tls" doc:"Serve HTTPS. Both files are read again when they change."`
 	StripeIPs     []stripeIP     `yaml:"stripe_ips" doc:"Addresses and networks that Stripe sends from; default stands for a dated list that comes with the gateway. When set, what comes from there and verifies with no secret is kept in quarantine and answered 2xx, instead of refused."`
 	Quarantine    Quarantine     `yaml:"quarantine" doc:"Bounds of the quarantine. What they leave no room for is answered 400, as without stripe_ips."`

@@ -130,11 +130,15 @@ func parseStatus(s string) (any, error) {
 
 func parsePrefix(s string) (any, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		return nil, errors.New("must be an address or a network, such as 192.0.2.7 or 10.0.0.0/8")
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 { // clients are compared by their IPv4 address
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	return p.Masked(), nil
 }
