@@ -2,9 +2,13 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode"
 )
 
@@ -55,6 +59,63 @@ func (d *decoder) checkTrusted(list []netip.Prefix) {
 		if p.Bits() < widest && !d.bad[at] && !slices.ContainsFunc(ownNetworks, own) {
 			d.fail(at, "%s lets anybody in it claim to be Stripe, by an X-Forwarded-For: name the addresses of your proxies, "+
 				"or networks of at most a /%d", p, widest)
+		}
+	}
+}
+
+// openToOthers says that other users can read or change a file, and what to do; "" when they cannot, or it is not known.
+func openToOthers(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	of, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	mode := info.Mode().Perm()
+	remedy := howToClose(mode, int(of.Uid), int(of.Gid), os.Geteuid())
+	if remedy == "" {
+		return ""
+	}
+	return fmt.Sprintf("can be read by other users (mode %04o): %s", mode, remedy)
+}
+
+// howToClose says how to close a file to others, "" when it is closed. Its group may read it where it does not belong to
+// the reader, or to root: that is how a service is given a file.
+func howToClose(mode fs.FileMode, owner, group, reader int) string {
+	open := mode & 0o007
+	if owner == reader && owner != 0 {
+		open |= mode & 0o070
+	}
+	switch {
+	case open == 0:
+		return ""
+	case mode&0o070 != 0 && (owner != reader || owner == 0 && group != 0):
+		return "chmod 640, in the gateway's group"
+	}
+	return "chmod 600"
+}
+
+// checkSecret warns of a secret that stands where other users can read it.
+func (d *decoder) checkSecret(n *node, path string) {
+	refs := references.FindAllString(n.text, -1)
+	if n.text != "" && refs == nil {
+		d.literal = true
+	}
+	for _, ref := range refs {
+		name, ok := strings.CutPrefix(strings.Trim(ref, "${}"), "file:")
+		if _, def, found := strings.Cut(ref, ":-"); !ok && found && def != "}" {
+			d.literal = true
+		}
+		if !ok {
+			continue
+		}
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(d.dir, name)
+		}
+		if text := openToOthers(name); text != "" {
+			d.add(n.at, path, Warning, filepath.Base(name)+" "+text)
 		}
 	}
 }

@@ -54,7 +54,8 @@ type File struct {
 	Problems Problems // errors, warnings and advice, in the order of the file
 	Watch    []string // the files to read again when they change: itself, those in ${file:...}, certificates and keys
 
-	doc document
+	doc          document
+	holdsSecrets bool // in its own text, and not only by ${...}
 }
 
 // Journal says where events are kept.
@@ -85,6 +86,10 @@ func Load(path string) (*File, error) {
 		return &File{Path: path, Problems: p, Watch: []string{path}}, p
 	}
 	f := parse(path, src, os.LookupEnv)
+	if text := openToOthers(path); text != "" && f.holdsSecrets {
+		about := Problem{File: path, Severity: Warning, Text: "this file holds secrets and " + text}
+		f.Problems = append(Problems{about}, f.Problems...)
+	}
 	if p := f.Problems.errors(); len(p) > 0 {
 		return f, p
 	}
@@ -105,7 +110,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 		d.build(&doc, f)
 		f.doc = doc
 	}
-	f.Problems = d.report(path, src)
+	f.Problems, f.holdsSecrets = d.report(path, src), d.literal
 	for _, name := range d.files {
 		if !slices.Contains(f.Watch, name) {
 			f.Watch = append(f.Watch, name)

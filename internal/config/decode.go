@@ -24,6 +24,7 @@ type decoder struct {
 	bad      map[string]bool   // paths that have an error: what only follows from it is not told
 	visible  map[place]string  // texts of the file that excerpts may show, besides our own keys
 	filled   []filled          // what references were filled in with
+	literal  bool              // a secret stands in the file itself
 	oddNames []string          // keys that are no fit name, and so may be a value that lost its key
 	files    []string          // every other file that the document names
 }
@@ -274,6 +275,9 @@ func (d *decoder) scalar(n *node, v reflect.Value, s scalarType, path string) {
 		}
 		d.failAt(n.at, path, "%s%s %s", lastKey(path), filled, err)
 		return
+	}
+	if secret {
+		d.checkSecret(n, path)
 	}
 	d.texts[path] = text
 	v.Set(reflect.ValueOf(value))
