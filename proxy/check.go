@@ -218,8 +218,9 @@ func (k *checker) checkHeaders(at string, headers map[string]Secret) {
 
 func (k *checker) checkSuccess(at string, s Success) {
 	for i, r := range s.Status {
-		if r.From < 200 || r.To > 599 || r.From > r.To {
-			k.fail(fmt.Sprintf("%s.status[%d]", at, i), "status must be a number, or a range such as 200-299, from 200 to 599")
+		if r.From < 200 || r.To > 299 || r.From > r.To {
+			k.fail(fmt.Sprintf("%s.status[%d]", at, i), "status must be within 200-299, such as 204 or 200-204: "+
+				"rules can only be stricter than Stripe's, so let the backend answer 2xx for what it took")
 		}
 	}
 	for i, text := range s.BodyNot {

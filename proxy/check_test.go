@@ -83,15 +83,20 @@ func TestCheck(t *testing.T) {
 		"name":            {func(c *Config) { c.Backends["a/b"] = c.Backends["a"] }, []string{`error backends.a/b: the name "a/b" must`}},
 		"was itself":      {backend(func(b *Backend) { b.Was = []string{"a"} }), []string{`error backends.a.was[0]: backend "a" still exists`}},
 		"breaker, rate":   {backend(func(b *Backend) { b.Breaker.Failures, b.Rate = -1, -1 }), []string{"error backends.a.rate", "error backends.a.breaker.failures"}},
-		"own headers":     {backend(func(b *Backend) { b.Headers = map[string]Secret{"stripe-signature": "x"} }), []string{"error backends.a.headers.stripe-signature: stripe-signature cannot be set here"}},
+		"success": {
+			backend(func(b *Backend) { b.Success.Status = []StatusRange{{200, 299}, {200, 499}, {404, 404}, {204, 201}} }),
+			[]string{"error backends.a.success.status[1]: status must be within 200-299", "error backends.a.success.status[2]", "error backends.a.success.status[3]"},
+		},
+		"own headers": {backend(func(b *Backend) { b.Headers = map[string]Secret{"stripe-signature": "x"} }), []string{"error backends.a.headers.stripe-signature: stripe-signature cannot be set here"}},
 
 		"unknown names": {
 			first(Route{Types: []string{"x"}, Source: "man", To: []string{"c"}}),
 			[]string{`error routes[0].source: no source "man"`, `error routes[0].to[0]: no backend "c"`, "hint"},
 		},
-		"named twice":            {first(Route{Types: []string{"x"}, To: []string{"a", "a"}}), []string{`warning routes[0].to[1]: "a" is named twice`, "hint"}},
-		"relay":                  {first(Route{Types: []string{"x"}, To: to, Answer: AnswerRelay, Fallback: &Fallback{Status: 200}}), []string{"hint"}},
-		"relay by fallback only": {first(Route{Types: []string{"x"}, Answer: AnswerRelay, Fallback: &Fallback{Status: 200}}), []string{"hint"}},
+		"named twice":                  {first(Route{Types: []string{"x"}, To: []string{"a", "a"}}), []string{`warning routes[0].to[1]: "a" is named twice`, "hint"}},
+		"relay":                        {first(Route{Types: []string{"x"}, To: to, Answer: AnswerRelay, Fallback: &Fallback{Status: 200}}), []string{"warning routes[0].fallback.status: a relayed event that gets this 2xx", "hint"}},
+		"relay, fallback that refuses": {first(Route{Types: []string{"x"}, To: to, Answer: AnswerRelay, Fallback: &Fallback{Status: 402}}), []string{"hint"}},
+		"relay by fallback only":       {first(Route{Types: []string{"x"}, Answer: AnswerRelay, Fallback: &Fallback{Status: 200}}), []string{"warning routes[0].fallback.status: a relayed event that gets this 2xx", "hint"}},
 		"relay and all else": {
 			first(Route{Types: []string{"x"}, To: []string{"a", "b"}, Answer: AnswerRelay, Continue: true, Queued: true}),
 			[]string{"error routes[0].continue", "error routes[0].deliver", "error routes[0].to: answer: relay goes to one", "hint"},

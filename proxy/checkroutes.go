@@ -118,8 +118,12 @@ func (k *checker) checkFallback(at string, r *Route) {
 	if r.Answer != AnswerRelay {
 		k.fail(at, "fallback only goes with answer: relay")
 	}
-	if s := r.Fallback.Status; s < 200 || s > 599 {
+	switch s := r.Fallback.Status; {
+	case s < 200 || s > 599:
 		k.fail(at+".status", "fallback.status must be from 200 to 599")
+	case s <= 299 && r.Answer == AnswerRelay:
+		k.warn(at+".status", "a relayed event that gets this 2xx has reached nobody, is kept nowhere and does not come again: "+
+			"only right where the 2xx is itself the decision; without a fallback Stripe gets 503")
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Fallback.Header)) {
 		if !token(name) {
@@ -161,7 +165,7 @@ func (k *checker) checkReach(at string, i int) {
 		return
 	default:
 		for _, n := range dead {
-			k.warn(fmt.Sprintf("%s.types[%d]", at, n), "never matches here: an earlier route (%s) already takes every %s",
+			k.warn(fmt.Sprintf("%s.types[%d]", at, n), "never matches here: an earlier route (%s) already takes every %q",
 				strings.Join(by, ", "), patterns[n])
 		}
 	}

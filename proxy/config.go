@@ -72,9 +72,9 @@ type Breaker struct {
 	OpenFor  time.Duration // how long it stays open; one event is then sent as a probe; default 30s
 }
 
-// Success narrows what counts as delivered. The zero value is Stripe's own rule: any 2xx.
+// Success narrows what counts as delivered. The zero value is Stripe's own rule, any 2xx; nothing but a 2xx ever counts.
 type Success struct {
-	Status  []StatusRange // the statuses that do; empty: 200-299
+	Status  []StatusRange // the statuses that do, within 200-299; empty: all of them
 	BodyNot []string      // texts that must not stand in the first 64 KiB of the answer, such as "Fatal error"
 }
 
@@ -164,7 +164,8 @@ type Route struct {
 	Queued   bool          // stored, answered 2xx, and delivered in the background
 }
 
-// Fallback is the answer to a relayed event when the backend gives none.
+// Fallback is the answer to a relayed event when the backend gives none. With a 2xx, such an event has reached nobody and is
+// kept nowhere, and Stripe does not send it again.
 type Fallback struct {
 	Status int // from 200 to 599
 	Header http.Header

@@ -54,7 +54,8 @@ type File struct {
 	Problems Problems // errors, warnings and advice, in the order of the file
 	Watch    []string // the files to read again when they change: itself, those in ${file:...}, certificates and keys
 
-	doc document
+	doc          document
+	holdsSecrets bool // in its own text, and not only by ${...}
 }
 
 // Journal says where events are kept.
@@ -85,6 +86,10 @@ func Load(path string) (*File, error) {
 		return &File{Path: path, Problems: p, Watch: []string{path}}, p
 	}
 	f := parse(path, src, os.LookupEnv)
+	if text := openToOthers(path); text != "" && f.holdsSecrets {
+		about := Problem{File: path, Severity: Warning, Text: "this file holds secrets and " + text}
+		f.Problems = append(Problems{about}, f.Problems...)
+	}
 	if p := f.Problems.errors(); len(p) > 0 {
 		return f, p
 	}
@@ -96,7 +101,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 	d := &decoder{
 		dir: filepath.Dir(path), env: env,
 		places: map[string]place{}, texts: map[string]string{}, bad: map[string]bool{},
-		visible: map[place]string{}, filled: map[string]string{},
+		visible: map[place]string{},
 	}
 	f := &File{Path: path, Watch: []string{path}}
 	if root := d.parseYAML(src); root != nil {
@@ -105,7 +110,7 @@ func parse(path string, src []byte, env func(string) (string, bool)) *File {
 		d.build(&doc, f)
 		f.doc = doc
 	}
-	f.Problems = d.report(path, src)
+	f.Problems, f.holdsSecrets = d.report(path, src), d.literal
 	for _, name := range d.files {
 		if !slices.Contains(f.Watch, name) {
 			f.Watch = append(f.Watch, name)
@@ -158,12 +163,13 @@ func (d *decoder) build(doc *document, f *File) {
 	}
 	f.Journal = d.journal(doc.Journal)
 	d.checkListeners(f)
+	d.checkTrusted(doc.Trusted)
 	d.checkTLS(&f.TLS)
 	d.checkProxy(&f.Proxy)
 }
 
 func (d *decoder) backend(path string, b backend) proxy.Backend {
-	if b.CAFile != "" {
+	if b.CAFile != "" && d.checkFileName(path+".ca_file", b.CAFile) {
 		b.CAFile = d.fromDir(b.CAFile)
 		if pem, err := readFile(b.CAFile, 1<<20); err != nil {
 			d.fail(path+".ca_file", "read ca_file: %v", err)
@@ -234,7 +240,16 @@ func (d *decoder) checkListeners(f *File) {
 	if okPublic && okAdmin && port == adminPort && port != "0" && (public == admin || public == "" || admin == "") {
 		d.fail("listen", "admin.listen is the same as listen: Stripe's side and the admin side need an address each")
 	}
-	if okAdmin && f.Admin.Token == "" && !d.bad["admin.token"] && !loopback(admin) {
+	if !okAdmin || d.bad["admin.token"] {
+		return
+	}
+	switch fault := tokenFault(string(f.Admin.Token)); {
+	case f.Admin.Token == "" && loopback(admin), f.Admin.Token != "" && fault == "":
+	case loopback(admin):
+		d.add(d.locate("admin.token"), "admin.token", Warning, fault)
+	case f.Admin.Token != "":
+		d.fail("admin.token", "%s", fault)
+	default:
 		d.fail("admin.listen", `admin.listen is reachable from other machines: set admin.token, such as "${BREAKWATER_ADMIN_TOKEN}", `+
 			"or listen on 127.0.0.1")
 	}
@@ -265,11 +280,22 @@ func (d *decoder) checkTLS(t *TLS) {
 	case t.CertFile == "" || t.KeyFile == "":
 		d.fail("tls", "cert_file and key_file go together")
 		return
+	case !d.checkFileName("tls.cert_file", t.CertFile) || !d.checkFileName("tls.key_file", t.KeyFile):
+		return
 	}
 	t.CertFile, t.KeyFile = d.fromDir(t.CertFile), d.fromDir(t.KeyFile)
 	if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
 		d.fail("tls.cert_file", "load certificate and key: %v", err)
 	}
+}
+
+// checkFileName reports whether a value names a file. Where it is what should be in the file, that is told, and not shown.
+func (d *decoder) checkFileName(path, value string) bool {
+	if strings.ContainsAny(value, "\n\x00") || strings.HasPrefix(value, "-----BEGIN") {
+		d.fail(path, "%s must be the name of a file, not what is in it", lastKey(path))
+		return false
+	}
+	return true
 }
 
 // checkProxy adds what proxy.Config.Check finds, except what follows from an error that is told already: a route to a

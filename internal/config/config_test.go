@@ -165,11 +165,11 @@ func uncommented(t *testing.T, files ...string) string {
 func TestExampleComments(t *testing.T) {
 	t.Parallel()
 	env := func(name string) (string, bool) {
-		return map[bool]string{true: "whsec_abc"}[name != "BACKEND_URL"], name != "BACKEND_URL"
+		return map[bool]string{true: "whsec_abcdefghijk"}[name != "BACKEND_URL"], name != "BACKEND_URL"
 	}
 	f := parse("routes.yaml", []byte(uncommented(t, "tls", "ca_file")), env)
 	for _, p := range f.Problems {
-		if p.Severity != Advice {
+		if p.Severity != Advice && p.Path != "routes[0].fallback.status" { // the decision is no: its 2xx is meant
 			t.Errorf("%v", p)
 		}
 	}
@@ -291,25 +291,60 @@ func TestStripeIPs(t *testing.T) {
 	}
 }
 
-// TestAdminToken: only a loopback address goes without.
+// TestAdminToken: only a loopback address goes without, and elsewhere none that can be guessed will do.
 func TestAdminToken(t *testing.T) {
 	t.Parallel()
 	const rest = "\nsources: {main: {path: /a, signing_secrets: [whsec_a]}}\nroutes: [{to: []}]\n"
-	for admin, ok := range map[string]bool{
-		`{listen: "127.0.0.1:1"}`:              true,
-		`{listen: "[::1]:1"}`:                  true,
-		`{listen: "localhost:1"}`:              true,
-		`{listen: ":1"}`:                       false,
-		`{listen: "0.0.0.0:1"}`:                false,
-		`{listen: "[::]:1"}`:                   false,
-		`{listen: "10.0.0.7:1"}`:               false,
-		`{listen: "admin.internal:1"}`:         false,
-		`{listen: "10.0.0.7:1", token: "abc"}`: true,
-		`{listen: ":1", token: "${EMPTY:-}"}`:  false,
+	admin := func(keys string, env func(string) (string, bool)) Problems {
+		f := parse("routes.yaml", []byte("admin: {"+keys+"}"+rest), env)
+		return slices.DeleteFunc(f.Problems, func(p Problem) bool { return !strings.HasPrefix(p.Path, "admin.") })
+	}
+	for listen, ok := range map[string]bool{
+		`"127.0.0.1:1"`:                  true,
+		`"[::1]:1"`:                      true,
+		`"localhost:1"`:                  true,
+		`":1"`:                           false,
+		`"0.0.0.0:1"`:                    false,
+		`"[::]:1"`:                       false,
+		`"10.0.0.7:1"`:                   false,
+		`"admin.internal:1"`:             false,
+		`":1", token: "${EMPTY:-}"`:      false,
+		`":1", token: "${EMPTY:- }"`:     false,
+		`"127.0.0.1:1", token: ""`:       true,
+		`":1", token: 3q8vBz0T5kWm1yXe2`: true,
 	} {
-		f := parse("routes.yaml", []byte("admin: "+admin+rest), testEnv)
-		if p := f.Problems.errors(); (len(p) == 0) != ok {
-			t.Errorf("admin %s: %v, want ok %t", admin, p, ok)
+		if p := admin("listen: "+listen, testEnv); (len(p) == 0) != ok {
+			t.Errorf("admin.listen %s: %v, want ok %t", listen, p, ok)
+		}
+	}
+	for token, want := range map[string]string{
+		"a":                                "at least 16 characters",
+		"3q8vBz0T5kWm1yX":                  "at least 16 characters",
+		" ":                                "blank",
+		"                    ":             "blank",
+		"3q8vBz0T5kWm1yXe2\n":              "blank",
+		"an admin token of some length":    "blank",
+		"changeme":                         "at least 16 characters",
+		"ChangeMe-ChangeMe":                "guessed",
+		"please-change-me-soon":            "guessed",
+		"your-admin-token-here":            "guessed",
+		"password12345678":                 "guessed",
+		"0123456789abcdef":                 "guessed",
+		"aaaaaaaaaaaaaaaaaaaaaaaa":         "guessed",
+		"3q8vBz0T5kWm1yXe":                 "",
+		"0f1e2d3c4b5a69788796a5b4c3d2e1f0": "",
+	} {
+		env := func(string) (string, bool) { return token, true }
+		for listen, severity := range map[string]Severity{"0.0.0.0:1": Error, "127.0.0.1:1": Warning} {
+			p := admin(`listen: "`+listen+`", token: "${TOKEN}"`, env)
+			switch {
+			case want == "" && len(p) == 0:
+			case want == "" || len(p) != 1 || p[0].Severity != severity || p[0].Path != "admin.token" || !strings.Contains(p[0].Text, want) ||
+				!strings.Contains(p[0].Text, "openssl rand -hex 32"):
+				t.Errorf("%q on %s: %v, want one %s with %q", token, listen, p, severity, want)
+			case strings.TrimSpace(token) != "" && len(token) > 1 && strings.Contains(shown(t, &File{Problems: p}), token):
+				t.Errorf("%q is shown: %v", token, p)
+			}
 		}
 	}
 }
@@ -341,13 +376,14 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(src)
 	}
+	f.Add([]byte("0\r0: \""))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		env := func(name string) (string, bool) { return name, name != "NOT_SET" }
 		if strings.Contains(string(src), "file") {
 			t.Skip() // reads files of this machine
 		}
 		file := parse("routes.yaml", src, env)
-		lines := strings.Count(string(src), "\n") + 1
+		lines := len(linesOf(src))
 		for _, p := range file.Problems {
 			if p.Text == "" || p.Line < 1 || p.Line > lines || p.Column < 1 || p.Excerpt == "" {
 				t.Errorf("of %d lines: %#v", lines, p)

@@ -23,7 +23,9 @@ type decoder struct {
 	texts    map[string]string // the text of each single value, by its path, with its references filled in
 	bad      map[string]bool   // paths that have an error: what only follows from it is not told
 	visible  map[place]string  // texts of the file that excerpts may show, besides our own keys
-	filled   map[string]string // the reference, such as ${SECRET}, by what was filled in for it
+	filled   []filled          // what references were filled in with
+	literal  bool              // a secret stands in the file itself
+	oddNames []string          // keys that are no fit name, and so may be a value that lost its key
 	files    []string          // every other file that the document names
 }
 
@@ -131,12 +133,20 @@ func (d *decoder) expect(n *node, k kind, t reflect.Type, path string) bool {
 func (d *decoder) mapping(n *node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
 	seen := map[string]place{}
+	header := v.Type().Elem() == reflect.TypeFor[proxy.Secret]()
 	for i, key := range n.keys {
-		d.show(key)
-		at := join(path, key.text)
+		name := key.text
+		if nameLike.MatchString(name) && (!header || headerLike.MatchString(name) && n.list[i].kind != null) {
+			d.show(key)
+		} else if name != "" {
+			d.oddNames = append(d.oddNames, name)
+			d.place(join(path, name), key, n.list[i]) // where proxy finds fault with it
+			name = hiddenText
+		}
+		at := join(path, name)
 		value := reflect.New(v.Type().Elem()).Elem()
 		if before, dup := seen[key.text]; dup {
-			d.failAt(key.at, at, "%q is already there, on line %d", key.text, before.line)
+			d.failAt(key.at, at, "%q is already there, on line %d", name, before.line)
 			d.decode(n.list[i], value, at) // for its own mistakes
 			continue
 		}
@@ -210,25 +220,29 @@ func (d *decoder) checkField(f reflect.StructField, v, def reflect.Value, path s
 	}
 }
 
+// nameLike matches what a person may call a source or backend, headerLike what a header is called. A URL is neither, nor is
+// a header with its value.
+var (
+	nameLike   = regexp.MustCompile(`^[\pL\pN_][\pL\pN_. -]{0,63}$`)
+	headerLike = regexp.MustCompile(`^[^ ]+$`)
+)
+
 // keyLike matches what a mistyped key may look like and a secret does not.
 var keyLike = regexp.MustCompile(`^[\pL_. -]{1,24}$`)
 
 func (d *decoder) unknownKey(key, value *node, t reflect.Type, path string) {
 	names := keysOf(t)
 	text := "unknown key"
-	if keyLike.MatchString(key.text) { // anything else is most likely a value that lost its key
+	guess := nearest(key.text, names)
+	if keyLike.MatchString(key.text) && (value.kind != null || guess != "") { // else it is most likely a value that lost its key
 		text = fmt.Sprintf("unknown key %q", key.text)
 		d.show(key)
 	}
-	guess := nearest(key.text, names)
 	if guess != "" {
 		text += fmt.Sprintf("; did you mean %q?", guess)
 		d.bad[join(path, guess)] = true
 	} else if where := belongs(key.text); where != "" {
 		text += "; it belongs " + where
-	}
-	if f, ok := fieldOf(t, guess); ok && !holdsSecret(f.Type) && value.kind == scalar {
-		d.show(value)
 	}
 	d.failAt(key.at, "", "%s", text)
 }
@@ -262,18 +276,11 @@ func (d *decoder) scalar(n *node, v reflect.Value, s scalarType, path string) {
 		d.failAt(n.at, path, "%s%s %s", lastKey(path), filled, err)
 		return
 	}
+	if secret {
+		d.checkSecret(n, path)
+	}
 	d.texts[path] = text
 	v.Set(reflect.ValueOf(value))
-}
-
-// onlyReference matches a text that only says where a value comes from: ${SECRET}, but not ${SECRET:-whsec_abc}.
-var onlyReference = regexp.MustCompile(`^\$\{[A-Za-z0-9_]+(:-)?\}$|^\$\{file:[^}]*\}$`)
-
-// show lets excerpts show a single value that is known not to be a secret. Everything else in a line is masked, so that a
-// secret does not come to light because a mistake put it into the wrong place.
-func (d *decoder) show(n *node) {
-	text, _, _ := strings.Cut(strings.TrimSpace(n.raw), "\n")
-	d.visible[n.at] = text
 }
 
 func holdsSecret(t reflect.Type) bool {
@@ -342,7 +349,7 @@ func (d *decoder) fill(n *node, path string) (string, bool) {
 			ref, tail, closed := strings.Cut(after[1:], "}")
 			value, err := "", errors.New("${ has no }: a literal ${ is written $${")
 			if closed {
-				value, err = d.lookup(ref)
+				value, err = d.lookup(ref, path)
 			}
 			if err != nil {
 				d.failAt(n.at, path, "%v", err)
@@ -355,9 +362,9 @@ func (d *decoder) fill(n *node, path string) (string, bool) {
 }
 
 // lookup returns what the reference between ${ and } stands for.
-func (d *decoder) lookup(ref string) (string, error) {
+func (d *decoder) lookup(ref, path string) (string, error) {
 	if file, ok := strings.CutPrefix(ref, "file:"); ok {
-		return d.lookupFile(file)
+		return d.lookupFile(file, path)
 	}
 	name, def, hasDefault := strings.Cut(ref, ":-")
 	if !variableName.MatchString(name) {
@@ -373,11 +380,11 @@ func (d *decoder) lookup(ref string) (string, error) {
 	case !set:
 		return "", fmt.Errorf("environment variable %s is not set; set it, or write a default: ${%[1]s:-...}", name)
 	}
-	d.filled[value] = "${" + name + "}"
+	d.filled = append(d.filled, filled{value, "${" + name + "}", path})
 	return value, nil
 }
 
-func (d *decoder) lookupFile(name string) (string, error) {
+func (d *decoder) lookupFile(name, path string) (string, error) {
 	if name == "" {
 		return "", errors.New("${file:} names no file")
 	}
@@ -386,7 +393,7 @@ func (d *decoder) lookupFile(name string) (string, error) {
 		return "", fmt.Errorf("fill in ${file:%s}: %w", name, err)
 	}
 	value := strings.TrimRight(string(b), "\r\n")
-	d.filled[value] = "${file:" + name + "}"
+	d.filled = append(d.filled, filled{value, "${file:" + name + "}", path})
 	return value, nil
 }
 

@@ -37,7 +37,7 @@ type document struct {
 	DrainTimeout  time.Duration  `yaml:"drain_timeout" doc:"How long running attempts may take to end when the gateway stops."`
 	Limits        Limits         `yaml:"limits" doc:"Limits of the listener that Stripe posts to."`
 	JournalLimits JournalLimits  `yaml:"journal_limits" doc:"Limits of the journal."`
-	Trusted       []netip.Prefix `yaml:"trusted_proxies" doc:"Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* headers are believed."`
+	Trusted       []netip.Prefix `yaml:"trusted_proxies" doc:"Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* headers are believed: at most a /8, or a /20 of IPv6."`
 	TLS           TLS            `yaml:"tls" doc:"Serve HTTPS. Both files are read again when they change."`
 	StripeIPs     []stripeIP     `yaml:"stripe_ips" doc:"Addresses and networks that Stripe sends from; default stands for a dated list that comes with the gateway. When set, what comes from there and verifies with no secret is kept in quarantine and answered 2xx, instead of refused."`
 	Quarantine    Quarantine     `yaml:"quarantine" doc:"Bounds of the quarantine. What they leave no room for is answered 400, as without stripe_ips."`
@@ -46,7 +46,7 @@ type document struct {
 // Admin is the listener for people and monitoring.
 type Admin struct {
 	Listen string       `yaml:"listen" doc:"host:port. Anything but loopback needs a token."`
-	Token  proxy.Secret `yaml:"token" doc:"What clients present as a bearer token. Empty: none is asked for."`
+	Token  proxy.Secret `yaml:"token" doc:"What clients present as a bearer token, of at least 16 characters: openssl rand -hex 32. Empty: none is asked for."`
 }
 
 // TLS names the certificate to serve HTTPS with. Without one the listener speaks HTTP.
@@ -120,7 +120,7 @@ type breaker struct {
 }
 
 type success struct {
-	Status  []proxy.StatusRange `yaml:"status" doc:"Statuses and ranges, such as 200 or 200-299. Default: 200-299."`
+	Status  []proxy.StatusRange `yaml:"status" doc:"Statuses and ranges within 200-299, such as 200 or 200-204. Default: 200-299."`
 	BodyNot []string            `yaml:"body_not" doc:"Texts that an answer's first 64 KiB must not contain."`
 }
 
@@ -134,7 +134,7 @@ type route struct {
 	Continue   bool          `yaml:"continue" doc:"Look at later routes too."`
 	Answer     proxy.Answer  `yaml:"answer" enum:"always,backend,relay" doc:"always: 2xx once the event is delivered or stored. backend: 2xx only once each backend answered 2xx. relay: the backend's own answer; nothing is kept."`
 	HoldFor    time.Duration `yaml:"hold_for" doc:"With answer: backend: Stripe gets its 2xx after this time in any case. Default 24h, at most 60h."`
-	Fallback   *fallback     `yaml:"fallback" doc:"With answer: relay: what Stripe gets when the backend gives no answer. Default: 503."`
+	Fallback   *fallback     `yaml:"fallback" doc:"With answer: relay: what Stripe gets when the backend gives no answer. Default: 503. With a 2xx the event has reached nobody and is kept nowhere."`
 	Deliver    string        `yaml:"deliver" enum:"inline,queued" doc:"inline: while Stripe waits. queued: in the background, after Stripe got its 2xx."`
 }
 
@@ -235,7 +235,7 @@ func scalarSchema(t reflect.Type) *jsonschema.Schema {
 	if s.json == "" {
 		return out
 	}
-	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: s.json}, out}}
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: s.json, Minimum: s.min, Maximum: s.max}, out}}
 }
 
 // annotate adds what our own tags and defaults say to the schema of a struct and of those below it. part is as for

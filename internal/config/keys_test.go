@@ -82,6 +82,8 @@ trusted_proxies: ["${P}", 10.0.0.0/8, "::1"]
 		{"size", minimal + "limits: {body_memory: huge}\n", "/limits/body_memory"},
 		{"rate", minimal + "backends: {b: {url: x, rate: 50}}\n", "/backends/b/rate"},
 		{"answer", strings.Replace(minimal, "to: []", "to: [b], answer: maybe", 1), "/routes/0/answer"},
+		{"status", minimal + "backends: {b: {url: x, success: {status: [404]}}}\n", "/backends/b/success/status"},
+		{"statuses", minimal + "backends: {b: {url: x, success: {status: [200-499]}}}\n", "/backends/b/success/status"},
 		{"list", strings.Replace(minimal, "to: []", "to: b", 1), "/routes/0/to"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

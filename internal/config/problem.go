@@ -1,10 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -69,7 +69,7 @@ const maxProblems = 100
 
 // report returns the problems in the file's order, with excerpts, and without anything secret.
 func (d *decoder) report(file string, src []byte) Problems {
-	lines := strings.Split(strings.ReplaceAll(strings.TrimPrefix(string(src), "\ufeff"), "\r\n", "\n"), "\n")
+	lines := linesOf(bytes.TrimPrefix(src, []byte("\ufeff")))
 	slices.SortStableFunc(d.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
@@ -87,8 +87,8 @@ func (d *decoder) report(file string, src []byte) Problems {
 	for i := range d.problems {
 		p := &d.problems[i]
 		p.File = file
-		p.Text, _ = mask(d.unfill(p.Text), 0, nil)
-		p.Path, _ = mask(p.Path, 0, nil)
+		p.Text = d.withoutSecrets(p.Text, p.Path)
+		p.Path = d.withoutNames(p.Path)
 		if p.Line > 0 && p.Line <= len(lines) {
 			p.Excerpt = d.excerpt(lines[p.Line-1], p.Line, p.Column)
 		}
@@ -96,15 +96,9 @@ func (d *decoder) report(file string, src []byte) Problems {
 	return d.problems
 }
 
-// unfill puts references back in place of what was filled in for them. Values below 8 bytes stay: they are no secrets, and
-// may be in the text for another reason.
-func (d *decoder) unfill(text string) string {
-	for value, ref := range d.filled {
-		if len(value) >= 8 {
-			text = strings.ReplaceAll(text, value, ref)
-		}
-	}
-	return text
+// linesOf splits a file as the YAML parser does: a carriage return alone ends a line too.
+func linesOf(src []byte) []string {
+	return strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(src)), "\n")
 }
 
 const excerptWidth = 100
@@ -149,71 +143,6 @@ func printable(s []rune) string {
 		}
 		return r
 	}, string(s))
-}
-
-// looksSecret matches Stripe's secrets and API keys, and a URL's user and password, wherever they stand.
-var looksSecret = regexp.MustCompile(`((?:whsec|sk_live|sk_test|rk_live|rk_test)_[A-Za-z0-9_+/=-]+)|://([^\s"']*)@`)
-
-// mask replaces spans of s, and what looks secret in it, with ***. It also returns where the byte at index at has moved.
-func mask(s string, at int, spans [][2]int) (string, int) {
-	for _, m := range looksSecret.FindAllStringSubmatchIndex(s, -1) {
-		spans = append(spans, [2]int{max(m[2], m[4]), max(m[3], m[5])}) // the group that did not match is -1
-	}
-	slices.SortFunc(spans, func(a, b [2]int) int { return cmp.Compare(a[0], b[0]) })
-	var out strings.Builder
-	done, moved := 0, -1
-	write := func(to int) {
-		if moved < 0 && at <= to {
-			moved = out.Len() + max(at-done, 0)
-		}
-		out.WriteString(s[done:to])
-		done = to
-	}
-	for i := 0; i < len(spans); {
-		start, end := spans[i][0], spans[i][1]
-		for i++; i < len(spans) && spans[i][0] <= end; i++ {
-			end = max(end, spans[i][1])
-		}
-		write(start)
-		if moved < 0 && at < end {
-			moved = out.Len()
-		}
-		out.WriteString("***")
-		done = end
-	}
-	write(len(s))
-	return out.String(), moved
-}
-
-var (
-	comment = regexp.MustCompile(`(?:^|[\s"'\]},])#\s*`)
-	word    = regexp.MustCompile(`[^\s:,{}"'*&|>#\[\]]+`)
-)
-
-// hidden returns the spans of a line that an excerpt must not show: every word that is neither one of our keys nor part of
-// a value known to be no secret, and comments, which may hold what was a value once.
-func (d *decoder) hidden(line string, number int) [][2]int {
-	var visible, hide [][2]int
-	for at, text := range d.visible {
-		if start := byteOffset(line, at.col); at.line == number && strings.HasPrefix(line[start:], text) {
-			visible = append(visible, [2]int{start, start + len(text)})
-		}
-	}
-	inside := func(at int) bool {
-		return slices.ContainsFunc(visible, func(v [2]int) bool { return v[0] <= at && at < v[1] })
-	}
-	for _, m := range word.FindAllStringIndex(line, -1) {
-		text := line[m[0]:m[1]]
-		if !inside(m[0]) && strings.Trim(text, "-?<") != "" && belongs(text) == "" {
-			hide = append(hide, [2]int{m[0], m[1]})
-		}
-	}
-	for _, m := range comment.FindAllStringIndex(line, -1) {
-		if !inside(m[1] - 1) {
-			return append(hide, [2]int{m[1], len(line)})
-		}
-	}
-	return hide
 }
 
 // didYouMean returns `; did you mean "x"?`, or nothing when no name is near.

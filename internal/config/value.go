@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -23,8 +24,10 @@ import (
 // is wrong, since that may be a secret that was filled in.
 type scalarType struct {
 	parse   func(string) (any, error)
-	json    string // the JSON type, for editors, of a value that may stand without quotes, as 5 does; else ""
-	pattern string // for editors: what the text looks like
+	json    string      // the JSON type, for editors, of a value that may stand without quotes, as 5 does; else ""
+	pattern string      // for editors: what the text looks like
+	min     json.Number // for editors: of a number, as max
+	max     json.Number
 }
 
 var scalarTypes = map[reflect.Type]scalarType{
@@ -36,7 +39,7 @@ var scalarTypes = map[reflect.Type]scalarType{
 	reflect.TypeFor[int64]():             {parse: parseSize, json: "integer", pattern: `^[0-9.]+ *([KkMmGgTt]i?)?[Bb]?$`},
 	reflect.TypeFor[float64]():           {parse: parseRate, pattern: `^[0-9.]+/(s|m|h)$`},
 	reflect.TypeFor[time.Duration]():     {parse: parseDuration, pattern: `^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`},
-	reflect.TypeFor[proxy.StatusRange](): {parse: parseStatus, json: "integer", pattern: `^[2-5][0-9][0-9](-[2-5][0-9][0-9])?$`},
+	reflect.TypeFor[proxy.StatusRange](): {parse: parseStatus, json: "integer", pattern: `^2[0-9][0-9](-2[0-9][0-9])?$`, min: "200", max: "299"},
 	reflect.TypeFor[netip.Prefix]():      {parse: parsePrefix, pattern: `^[0-9a-fA-F.:]+(/[0-9]+)?$`},
 	reflect.TypeFor[stripeIP]():          {parse: parseStripeIP, pattern: `^default$|^[0-9a-fA-F.:]+(/[0-9]+)?$`},
 }
@@ -127,11 +130,15 @@ func parseStatus(s string) (any, error) {
 
 func parsePrefix(s string) (any, error) {
 	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		return nil, errors.New("must be an address or a network, such as 192.0.2.7 or 10.0.0.0/8")
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 { // clients are compared by their IPv4 address
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	return p.Masked(), nil
 }
@@ -218,7 +225,10 @@ func renderedScalar(v any) any {
 	}
 	switch x := v.(type) {
 	case string:
-		return withoutSecrets(x)
+		if u, err := url.Parse(x); err == nil && u.Scheme != "" && u.Host != "" {
+			return masked(x, private(x))
+		}
+		return masked(x, nil)
 	case bool, int:
 		return x
 	case int64:
@@ -234,21 +244,6 @@ func renderedScalar(v any) any {
 		return fmt.Sprintf("%d-%d", x.From, x.To)
 	}
 	return fmt.Sprint(v) // a Secret prints as ***
-}
-
-// withoutSecrets masks what may be secret in a URL.
-func withoutSecrets(text string) string {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "" || u.Host == "" {
-		return text
-	}
-	if u.User != nil {
-		u.User = url.User("***")
-	}
-	if u.RawQuery != "" {
-		u.RawQuery = "***"
-	}
-	return strings.ReplaceAll(u.String(), "%2A%2A%2A", "***")
 }
 
 func shortDuration(d time.Duration) string {

@@ -20,6 +20,7 @@ backends:
     success: {status: [200-204, 299]}
 routes:
   - {types: ["invoice.*"], livemode: false, to: []}
+  - {types: [x.relay], to: [legacy], answer: relay, fallback: {status: 302, headers: {Location: "https://u:hunter22@h/?hunter22"}, body: '{"a": whsec_b}'}}
   - {types: ["*"], to: [legacy]}
 trusted_proxies: [10.0.0.0/8]
 stripe_ips: default
@@ -40,6 +41,7 @@ func TestYAMLHidesSecrets(t *testing.T) {
 	for _, line := range []string{
 		`    url: https://legacy.example/hook?***`, `    rate: 10/s`, `      Authorization: "***"`, `      give_up_after: 168h`,
 		`  - types: [invoice.*]`, `    livemode: false`, `    to: []`, `stripe_ips: [default]`, `  body_memory: 64MiB`, `resign_after: 1m`, `      status: [200-204, 299]`, `    to: [legacy]`,
+		`        Location: https://***@h/?***`, `      body: "{\"a\": ***}"`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("no line %q in:\n%s", line, text)

@@ -112,16 +112,16 @@ func deep(src []byte) bool {
 	return false
 }
 
-// quoted matches what a message of the parser repeats of the file, which may be a secret, but not single characters.
-var quoted = regexp.MustCompile(`:? *"[^"]{4,}"`)
+// repeated matches what a message of the parser repeats of the file, which may be a secret.
+var repeated = regexp.MustCompile(`:? *"(?:[^"\\]|\\.)*"`)
 
 func (d *decoder) syntaxError(err error, src []byte) {
 	at, text := place{1, 1}, "not valid YAML"
 	var bad yaml.Error
 	if errors.As(err, &bad) {
-		at, text = position(bad.GetToken()), quoted.ReplaceAllString(bad.GetMessage(), "")
+		at, text = position(bad.GetToken()), repeated.ReplaceAllString(bad.GetMessage(), "")
 	}
-	lines := strings.Split(string(src), "\n")
+	lines := linesOf(src)
 	switch line := lines[min(at.line, len(lines))-1]; {
 	case strings.Contains(text, `character '	'`):
 		text = "a tab cannot indent: use spaces"
