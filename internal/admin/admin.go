@@ -55,6 +55,7 @@ type Options struct {
 	Config     func() Configuration           // what is at work
 	Reload     func() ([]string, error)       // loads the configuration again; names what needs a restart
 	Metrics    http.Handler
+	Denied     func(reason string) // told of each request that was turned away; may be nil
 	Token      proxy.Secret
 	Version    string
 	Log        *zap.Logger

@@ -247,6 +247,27 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
+func TestDeniedRequestsAreCounted(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	open, closed := f.handler(""), f.handler(token)
+	wrong := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
+	ask(open, "GET", "/", func(r *http.Request) { r.Host = "evil.example" })
+	ask(open, "POST", "/api/v1/reload", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") })
+	ask(closed, "GET", "/metrics")
+	ask(closed, "GET", "/metrics", wrong)
+	signIn(closed, "x", "/")
+	want := []string{DeniedHost, DeniedCrossSite, DeniedNoToken, DeniedToken, DeniedToken}
+	if diff := cmp.Diff(want, f.denied); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, reason := range f.denied {
+		if !slices.Contains(DeniedReasons, reason) {
+			t.Errorf("%s is no reason that the metric knows", reason)
+		}
+	}
+}
+
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	f := newFakes()

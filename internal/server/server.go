@@ -239,7 +239,7 @@ func (s *server) newAdmin() *admin.Server {
 		Journal: s.journal, Gateway: s.gateway, Sources: s.sources, Feed: s.feed, Ready: s.ready, Config: s.configuration,
 		Quarantine: s.quarantine,
 		Match:      func(ev *proxy.Event) proxy.Match { return s.file.Load().Proxy.Routes.Match(ev) },
-		Reload:     s.reload, Metrics: s.metrics.handler(), Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
+		Reload:     s.reload, Metrics: s.metrics.handler(), Denied: s.metrics.adminDenied, Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
 	})
 }
 
