@@ -2,8 +2,8 @@
 //
 // Who may ask: /livez, /readyz and what it takes to sign in are open, they tell nothing. Everything else needs the bearer
 // token, or the session that a browser got for it, where one is set. Where none is set, the listener must be on loopback
-// (package config sees to it), and a request must name a loopback host, so that a web page which points its own name at
-// 127.0.0.1 gets nothing. A browser's request from another site that would change something is refused either way. No
+// (package config sees to it), a request must name a loopback host, so that a web page which points its own name at
+// 127.0.0.1 gets nothing, and it must not have come through a proxy, whose visitors would be anybody. A browser's request from another site that would change something is refused either way. No
 // answer holds a signing secret, a token or a backend's headers. Each change leaves a row in the audit trail.
 package admin
 

@@ -14,13 +14,14 @@ import (
 // Why a request was turned away.
 const (
 	DeniedHost      = "host"        // there is no token, and the request names another host than this machine
+	DeniedProxied   = "proxied"     // there is no token, and the request came through a proxy
 	DeniedNoToken   = "no_token"    // there is a token, and the request has none
 	DeniedToken     = "wrong_token" // there is another one
 	DeniedCrossSite = "cross_site"  // a page of another site would change something
 )
 
 // DeniedReasons are all of them: the labels of a metric.
-var DeniedReasons = []string{DeniedHost, DeniedNoToken, DeniedToken, DeniedCrossSite}
+var DeniedReasons = []string{DeniedHost, DeniedProxied, DeniedNoToken, DeniedToken, DeniedCrossSite}
 
 // access knows who may ask; the package's doc says who that is.
 type access struct {
@@ -59,6 +60,8 @@ func (a *access) actor(r *http.Request) (actor, denied string) {
 		switch {
 		case !loopback(r.Host):
 			return "", DeniedHost
+		case proxied(r):
+			return "", DeniedProxied
 		}
 		return "loopback", ""
 	}
@@ -88,6 +91,8 @@ func (a *access) deny(w http.ResponseWriter, r *http.Request, reason string) {
 	switch reason {
 	case DeniedHost:
 		problem(w, http.StatusMisdirectedRequest, "without a token only loopback names are answered: set admin.token")
+	case DeniedProxied:
+		problem(w, http.StatusForbidden, "this came through a proxy, and without a token each of its visitors would be an operator: set admin.token")
 	case DeniedCrossSite:
 		problem(w, http.StatusForbidden, "a page of another site may not do this")
 	case DeniedToken:
@@ -106,6 +111,17 @@ func (a *access) count(denied string) {
 	if a.Denied != nil {
 		a.Denied(denied)
 	}
+}
+
+// proxied reports whether r was passed on by a proxy, as far as it can be told: nginx adds nothing by itself, and speaks
+// HTTP/1.0 by default before 1.30. Local tools that do so are rare.
+func proxied(r *http.Request) bool {
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return true
+		}
+	}
+	return !r.ProtoAtLeast(1, 1)
 }
 
 // loopback reports whether host, as in a Host header, can only mean this machine.
