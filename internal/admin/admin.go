@@ -99,7 +99,7 @@ func New(o Options) *Server {
 	open.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	open.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := o.Ready(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			who.notReady(w, r, err)
 			return
 		}
 		fmt.Fprintln(w, "ok")

@@ -307,7 +307,9 @@ func TestDeniedRequestsAreCounted(t *testing.T) {
 	ask(closed, "GET", "/metrics")
 	ask(closed, "GET", "/metrics", wrong)
 	signIn(closed, "x", "/")
-	want := []string{DeniedHost, DeniedProxied, DeniedCrossSite, DeniedNoToken, DeniedToken, DeniedToken}
+	f.ready = errors.New("stopping")
+	ask(closed, "GET", "/readyz", wrong)
+	want := []string{DeniedHost, DeniedProxied, DeniedCrossSite, DeniedNoToken, DeniedToken, DeniedToken, DeniedToken}
 	if diff := cmp.Diff(want, f.denied); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -318,12 +320,34 @@ func TestDeniedRequestsAreCounted(t *testing.T) {
 	}
 }
 
+// Strangers learn from a probe that events cannot be taken, not why.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	f := newFakes()
-	f.ready = errors.New("stopping")
-	if w := ask(f.handler(""), "GET", "/readyz"); w.Code != 503 || !strings.Contains(w.Body.String(), "stopping") {
-		t.Errorf("readyz: %d %s", w.Code, w.Body)
+	f.ready = errors.New("disk I/O error at /var/lib/breakwater/journal.db")
+	proxied := func(r *http.Request) { r.Header.Set("X-Forwarded-For", "198.51.100.7") }
+	elsewhere := func(r *http.Request) { r.Host = "10.0.0.7:8421" }
+	wrong := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
+	for name, c := range map[string]struct {
+		token proxy.Secret
+		edit  func(*http.Request)
+		tells bool
+	}{
+		"loopback":                {"", func(*http.Request) {}, true},
+		"loopback behind a proxy": {"", proxied, false},
+		"by another name":         {"", elsewhere, false},
+		"no token":                {token, func(*http.Request) {}, false},
+		"wrong token":             {token, wrong, false},
+		"right token":             {token, bearer, true},
+	} {
+		w := ask(f.handler(c.token), "GET", "/readyz", c.edit)
+		want := "not ready\n"
+		if c.tells {
+			want = "not ready: " + f.ready.Error() + "\n"
+		}
+		if w.Code != 503 || w.Body.String() != want {
+			t.Errorf("%s: %d %q, want %q", name, w.Code, w.Body, want)
+		}
 	}
 	if w := ask(f.handler(""), "GET", "/livez"); w.Code != 200 {
 		t.Errorf("livez: %d", w.Code)

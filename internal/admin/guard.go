@@ -137,6 +137,19 @@ func loopback(host string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
+// notReady answers a probe, and tells the reason to whom the API would tell it. The log has it too.
+func (a *access) notReady(w http.ResponseWriter, r *http.Request, why error) {
+	text := "not ready"
+	switch _, denied := a.actor(r); denied {
+	case "":
+		text += ": " + why.Error()
+	case DeniedToken:
+		a.count(denied)
+		a.guessed(w, r)
+	}
+	http.Error(w, text, http.StatusServiceUnavailable)
+}
+
 // headers gives every answer what keeps a browser from doing more with it than show it.
 func headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -152,7 +152,11 @@ func askReady(ctx context.Context, stderr io.Writer, adminURL string) error {
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-		return fmt.Errorf("not ready: %s", strings.TrimSpace(string(body)))
+		why, told := strings.CutPrefix(strings.TrimSpace(string(body)), "not ready: ")
+		if !told {
+			why = "the gateway's log says why"
+		}
+		return fmt.Errorf("not ready: %s", why)
 	}
 	return nil
 }
