@@ -262,9 +262,11 @@ func (s *server) publicServer() *http.Server {
 		ConnContext:       s.conns.context,
 		ReadHeaderTimeout: s.boot.Limits.ReadHeader,
 		MaxHeaderBytes:    int(s.boot.Limits.HeaderBytes),
+		Protocols:         new(http.Protocols), // HTTP/1.1 as Stripe: HTTP/2 carries 250 requests on what we count as one connection
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          log.New(serverLog{s.Log}, "", 0),
 	}
+	srv.Protocols.SetHTTP1(true)
 	if s.cert != nil {
 		srv.TLSConfig = s.cert.config()
 	}
