@@ -70,10 +70,12 @@ func (a *access) logout(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, loginPath, http.StatusSeeOther)
 }
 
+// setSession keeps the cookie to TLS where there is a proxy: no header that anybody may send can say that there was none in
+// front of it. Only a browser that is connected to us gets it for plain HTTP, which is then all there is.
 func setSession(w http.ResponseWriter, r *http.Request, id string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{
 		Name: sessionCookie, Value: id, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
+		Secure: r.TLS != nil || proxied(r),
 	})
 }
 

@@ -90,12 +90,22 @@ func TestSignOut(t *testing.T) {
 	}
 }
 
+// Behind a proxy a session never goes over plain HTTP, whatever a request says of the way that it came.
 func TestSecureCookie(t *testing.T) {
 	t.Parallel()
 	h := newFakes().handler(token)
-	w := signIn(h, token, "", func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") })
-	if !w.Result().Cookies()[0].Secure {
-		t.Error("behind a TLS terminator the cookie goes over HTTP too")
+	for header, value := range map[string]string{
+		"X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7", "X-Forwarded-Host": "bw.example", "Forwarded": "proto=http", "Via": "1.1 x",
+	} {
+		for _, proto := range []string{"", "http", value} {
+			w := signIn(h, token, "", func(r *http.Request) {
+				r.Header.Set("X-Forwarded-Proto", proto)
+				r.Header.Set(header, value)
+			})
+			if !w.Result().Cookies()[0].Secure {
+				t.Errorf("%s: %s, X-Forwarded-Proto: %s: the cookie goes over HTTP too", header, value, proto)
+			}
+		}
 	}
 }
 
