@@ -102,7 +102,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	if s.gateway, err = proxy.New(s.proxyConfig(file)); err != nil {
 		return err
 	}
-	if err := errors.Join(s.pause(ctx, nil), s.loadMemory(ctx)); err != nil {
+	if err := errors.Join(s.pause(ctx, file, nil), s.loadMemory(ctx)); err != nil {
 		return err
 	}
 	s.admin = s.newAdmin()
