@@ -1,6 +1,8 @@
 # docker build -t breakwater .
 # docker run -p 8420:8420 -v breakwater:/data -e STRIPE_SIGNING_SECRET -e BACKEND_URL breakwater
 #
+# Bound it, as compose.yaml does:  --memory 1g --ulimit core=0 --ulimit nofile=65536 --log-opt max-size=20m --log-opt max-file=5
+#
 # The journal is in /data: keep it on a volume, or a new container forgets what it has promised to deliver. Give it more
 # time to stop than drain_timeout: docker stop -t 30.
 #

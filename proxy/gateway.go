@@ -78,7 +78,7 @@ func New(cfg Config) (*Gateway, error) {
 }
 
 // Reload takes new sources, backends, routes and timing, in one step; on error the old ones stay. What a backend has
-// learned (breaker, limiter, pause) lives on by its name.
+// learned (breaker, limiter, pause) lives on by its name, a pause by a new name too.
 func (g *Gateway) Reload(cfg Config) error {
 	cfg = cfg.WithDefaults()
 	var wrong []error
@@ -110,12 +110,17 @@ func (g *Gateway) Reload(cfg Config) error {
 		s := newSource(name, c, h)
 		st.byPath[c.Path], st.byName[name] = s, s
 	}
+	var before map[string]*backend
+	if old := g.state.Load(); old != nil {
+		before = old.backends
+	}
 	for name, t := range targets {
 		b := g.known[name]
 		if b == nil {
 			b = newBackend(name, g)
 			g.known[name] = b
 		}
+		b.takePauses(t.Was, before)
 		b.apply(t)
 		st.backends[name] = b
 	}
@@ -125,6 +130,20 @@ func (g *Gateway) Reload(cfg Config) error {
 	default:
 	}
 	return nil
+}
+
+// takePauses has b paused where one of before that it takes over was: those deliveries are to wait on. What b was itself
+// counts only if it was among them, not what it was when it last had this name.
+func (b *backend) takePauses(was []string, before map[string]*backend) {
+	paused, took := before[b.name] != nil && b.paused.Load(), false
+	for _, name := range was {
+		if old := before[name]; old != nil {
+			paused, took = paused || old.paused.Load(), true
+		}
+	}
+	if took {
+		b.paused.Store(paused)
+	}
 }
 
 // target returns what the configuration says of a backend. One that has not changed keeps its connections.

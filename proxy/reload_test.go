@@ -139,6 +139,9 @@ func TestARenamedBackendTakesItsDeliveriesOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
+		fresh.wantCount(t, 0) // what is paused stays so under its new name
+		w.resume("fresh")
+		time.Sleep(time.Second)
 		fresh.wantCount(t, 5)
 		w.wantState("evt_5", proxy.Delivered)
 		if _, err := w.Gateway.Resend(t.Context(), w.known("evt_failed")); err != nil {
@@ -147,6 +150,17 @@ func TestARenamedBackendTakesItsDeliveriesOver(t *testing.T) {
 		time.Sleep(time.Second)
 		fresh.wantCount(t, 6)
 		a.wantCount(t, 0)
+		back := func(cfg *proxy.Config) {
+			delete(cfg.Backends, "fresh")
+			cfg.Backends["legacy"] = proxy.Backend{URL: "http://legacy.test/hook", Was: []string{"fresh"}}
+			cfg.Routes = proxy.Routes{{To: []string{"legacy"}}}
+		}
+		if err := w.reload(back); err != nil {
+			t.Fatal(err)
+		}
+		if w.status("legacy").Paused {
+			t.Error("under its first name again, it is paused as it was then")
+		}
 	})
 }
 

@@ -2,8 +2,8 @@
 //
 // Who may ask: /livez, /readyz and what it takes to sign in are open, they tell nothing. Everything else needs the bearer
 // token, or the session that a browser got for it, where one is set. Where none is set, the listener must be on loopback
-// (package config sees to it), and a request must name a loopback host, so that a web page which points its own name at
-// 127.0.0.1 gets nothing. A browser's request from another site that would change something is refused either way. No
+// (package config sees to it), a request must name a loopback host, so that a web page which points its own name at
+// 127.0.0.1 gets nothing, and it must not have come through a proxy, whose visitors would be anybody. A browser's request from another site that would change something is refused either way. No
 // answer holds a signing secret, a token or a backend's headers. Each change leaves a row in the audit trail.
 package admin
 
@@ -55,6 +55,7 @@ type Options struct {
 	Config     func() Configuration           // what is at work
 	Reload     func() ([]string, error)       // loads the configuration again; names what needs a restart
 	Metrics    http.Handler
+	Denied     func(reason string) // told of each request that was turned away; may be nil
 	Token      proxy.Secret
 	Version    string
 	Log        *zap.Logger
@@ -98,7 +99,7 @@ func New(o Options) *Server {
 	open.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	open.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := o.Ready(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			who.notReady(w, r, err)
 			return
 		}
 		fmt.Fprintln(w, "ok")

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -195,20 +197,36 @@ func TestWhoMayAsk(t *testing.T) {
 		edit         []func(*http.Request)
 		want         int
 	}{
-		"loopback needs no token":            {"", "GET", "/api/v1/events", nil, 200},
-		"loopback by address":                {"", "GET", "/api/v1/events", []func(*http.Request){host("127.0.0.1:8421")}, 200},
-		"loopback by IPv6":                   {"", "GET", "/api/v1/events", []func(*http.Request){host("[::1]:8421")}, 200},
-		"a name pointed at us":               {"", "GET", "/api/v1/events", []func(*http.Request){host("evil.example:8421")}, 421},
-		"a name that begins like ours":       {"", "GET", "/metrics", []func(*http.Request){host("localhost.evil.example")}, 421},
-		"no host":                            {"", "GET", "/metrics", []func(*http.Request){host("")}, 421},
-		"probes by any name":                 {"", "GET", "/readyz", []func(*http.Request){host("10.0.0.7:8421")}, 200},
-		"no token given":                     {"s3cret", "GET", "/api/v1/events", nil, 401},
-		"no token for metrics":               {"s3cret", "GET", "/metrics", nil, 401},
-		"no token for the API's description": {"s3cret", "GET", "/openapi.json", nil, 401},
-		"no token for the probes":            {"s3cret", "GET", "/livez", nil, 200},
-		"wrong token":                        {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "Bearer s3cre")}, 401},
-		"wrong scheme":                       {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "Basic s3cret")}, 401},
-		"right token":                        {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "bearer s3cret")}, 200},
+		"loopback needs no token":              {"", "GET", "/api/v1/events", nil, 200},
+		"loopback by address":                  {"", "GET", "/api/v1/events", []func(*http.Request){host("127.0.0.1:8421")}, 200},
+		"loopback by IPv6":                     {"", "GET", "/api/v1/events", []func(*http.Request){host("[::1]:8421")}, 200},
+		"a name pointed at us":                 {"", "GET", "/api/v1/events", []func(*http.Request){host("evil.example:8421")}, 421},
+		"a name that begins like ours":         {"", "GET", "/metrics", []func(*http.Request){host("localhost.evil.example")}, 421},
+		"no host":                              {"", "GET", "/metrics", []func(*http.Request){host("")}, 421},
+		"probes by any name":                   {"", "GET", "/readyz", []func(*http.Request){host("10.0.0.7:8421")}, 200},
+		"no token given":                       {"s3cret", "GET", "/api/v1/events", nil, 401},
+		"no token for metrics":                 {"s3cret", "GET", "/metrics", nil, 401},
+		"no token for the API's description":   {"s3cret", "GET", "/openapi.json", nil, 401},
+		"no token for the probes":              {"s3cret", "GET", "/livez", nil, 200},
+		"wrong token":                          {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "Bearer s3cre")}, 401},
+		"wrong scheme":                         {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "Basic s3cret")}, 401},
+		"right token":                          {"s3cret", "GET", "/metrics", []func(*http.Request){header("Authorization", "bearer s3cret")}, 200},
+		"through a proxy, by X-Forwarded-For":  {"", "GET", "/", []func(*http.Request){header("X-Forwarded-For", "198.51.100.7")}, 403},
+		"through a proxy, by X-Forwarded-Port": {"", "GET", "/metrics", []func(*http.Request){header("X-Forwarded-Port", "")}, 403},
+		"through a proxy, by X-Real-IP":        {"", "GET", "/api/v1/events", []func(*http.Request){header("X-Real-IP", "198.51.100.7")}, 403},
+		"through a proxy, by Forwarded":        {"", "POST", "/api/v1/reload", []func(*http.Request){header("Forwarded", "for=198.51.100.7")}, 403},
+		"through a proxy, by Via":              {"", "GET", "/openapi.json", []func(*http.Request){header("Via", "1.1 proxy")}, 403},
+		"through nginx as it comes": {
+			"", "GET", "/api/v1/events",
+			[]func(*http.Request){func(r *http.Request) { r.Proto, r.ProtoMinor = "HTTP/1.0", 0 }},
+			403,
+		},
+		"a probe through a proxy": {"", "GET", "/readyz", []func(*http.Request){header("X-Forwarded-For", "198.51.100.7")}, 200},
+		"through a proxy with the token": {
+			"s3cret", "GET", "/api/v1/events",
+			[]func(*http.Request){header("X-Forwarded-For", "198.51.100.7"), header("Authorization", "Bearer s3cret")},
+			200,
+		},
 		"right token by any name": {
 			"s3cret", "GET", "/metrics",
 			[]func(*http.Request){header("Authorization", "Bearer s3cret"), host("bw.example")},
@@ -247,12 +265,89 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 }
 
+// Behind a proxy as Go, Caddy and Traefik make them, a visitor is told what the operator has to do.
+func TestAProxyMakesNobodyAnOperator(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	gateway := httptest.NewServer(f.handler(""))
+	defer gateway.Close()
+	target, err := url.Parse(gateway.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.SetXForwarded()
+	}})
+	defer proxy.Close()
+	for url, want := range map[string]int{gateway.URL: 200, proxy.URL: 403} {
+		res, err := http.Post(url+"/api/v1/backends/legacy/pause", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != want || want == 403 && !strings.Contains(string(body), "set admin.token") {
+			t.Errorf("%s: %d %s, want %d", url, res.StatusCode, body, want)
+		}
+	}
+	if want := []string{DeniedProxied}; !slices.Equal(f.denied, want) {
+		t.Errorf("counted %v, want %v", f.denied, want)
+	}
+}
+
+func TestDeniedRequestsAreCounted(t *testing.T) {
+	t.Parallel()
+	f := newFakes()
+	open, closed := f.handler(""), f.handler(token)
+	wrong := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
+	ask(open, "GET", "/", func(r *http.Request) { r.Host = "evil.example" })
+	ask(open, "GET", "/", func(r *http.Request) { r.Header.Set("Via", "x") })
+	ask(open, "POST", "/api/v1/reload", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") })
+	ask(closed, "GET", "/metrics")
+	ask(closed, "GET", "/metrics", wrong)
+	signIn(closed, "x", "/")
+	f.ready = errors.New("stopping")
+	ask(closed, "GET", "/readyz", wrong)
+	want := []string{DeniedHost, DeniedProxied, DeniedCrossSite, DeniedNoToken, DeniedToken, DeniedToken, DeniedToken}
+	if diff := cmp.Diff(want, f.denied); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, reason := range f.denied {
+		if !slices.Contains(DeniedReasons, reason) {
+			t.Errorf("%s is no reason that the metric knows", reason)
+		}
+	}
+}
+
+// Strangers learn from a probe that events cannot be taken, not why.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	f := newFakes()
-	f.ready = errors.New("stopping")
-	if w := ask(f.handler(""), "GET", "/readyz"); w.Code != 503 || !strings.Contains(w.Body.String(), "stopping") {
-		t.Errorf("readyz: %d %s", w.Code, w.Body)
+	f.ready = errors.New("disk I/O error at /var/lib/breakwater/journal.db")
+	proxied := func(r *http.Request) { r.Header.Set("X-Forwarded-For", "198.51.100.7") }
+	elsewhere := func(r *http.Request) { r.Host = "10.0.0.7:8421" }
+	wrong := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
+	for name, c := range map[string]struct {
+		token proxy.Secret
+		edit  func(*http.Request)
+		tells bool
+	}{
+		"loopback":                {"", func(*http.Request) {}, true},
+		"loopback behind a proxy": {"", proxied, false},
+		"by another name":         {"", elsewhere, false},
+		"no token":                {token, func(*http.Request) {}, false},
+		"wrong token":             {token, wrong, false},
+		"right token":             {token, bearer, true},
+	} {
+		w := ask(f.handler(c.token), "GET", "/readyz", c.edit)
+		want := "not ready\n"
+		if c.tells {
+			want = "not ready: " + f.ready.Error() + "\n"
+		}
+		if w.Code != 503 || w.Body.String() != want {
+			t.Errorf("%s: %d %q, want %q", name, w.Code, w.Body, want)
+		}
 	}
 	if w := ask(f.handler(""), "GET", "/livez"); w.Code != 200 {
 		t.Errorf("livez: %d", w.Code)

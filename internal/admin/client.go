@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -86,14 +87,51 @@ func NewClient(base, token string) (*Client, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = time.Minute
+	t.Proxy = elsewhere
 	return &Client{base: u, token: proxy.Secret(token), http: &http.Client{
 		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the token stays with whom it is for
 	}}, nil
 }
 
+// elsewhere is the proxy of the environment, but for a gateway on this machine: net/http takes 127.0.0.1 and localhost for
+// it and no other name, and the token would leave the machine.
+func elsewhere(r *http.Request) (*url.URL, error) {
+	via, err := http.ProxyFromEnvironment(r)
+	if via == nil || err != nil {
+		return via, err
+	}
+	there, err := net.DefaultResolver.LookupNetIP(r.Context(), "ip", r.URL.Hostname())
+	if err != nil || len(there) == 0 { // the proxy may know the name
+		return via, nil
+	}
+	for _, ip := range there {
+		if !ip.Unmap().IsLoopback() {
+			return via, nil
+		}
+	}
+	return nil, nil
+}
+
 // Close lets go of connections that are not in use.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Ready asks whether the gateway can take events. An *Error is its no, and says why to whom the API would.
+func (c *Client) Ready(ctx context.Context) error {
+	res, err := c.send(ctx, http.MethodGet, c.base.JoinPath("/readyz"), nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	why, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	if err != nil {
+		return unreachable(ctx, err)
+	}
+	return &Error{Status: res.StatusCode, Detail: strings.TrimSpace(string(why))}
+}
 
 // Events lists events, newest first. cursor is EventList.Next of the list before, limit 0 the gateway's own.
 func (c *Client) Events(ctx context.Context, f Filter, cursor string, limit int) (EventList, error) {
@@ -288,6 +326,19 @@ func call[T any](ctx context.Context, c *Client, method, path string, query url.
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
 	u := c.base.JoinPath("/api/v1" + path)
 	u.RawQuery = query.Encode()
+	res, err := c.send(ctx, method, u, body)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode >= 200 && res.StatusCode <= 299 {
+		return res, nil
+	}
+	defer res.Body.Close()
+	return nil, refusal(res)
+}
+
+// send returns whatever answer there is; body, where there is one, is sent as JSON.
+func (c *Client) send(ctx context.Context, method string, u *url.URL, body any) (*http.Response, error) {
 	var content io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -310,11 +361,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return nil, unreachable(ctx, err)
 	}
-	if res.StatusCode >= 200 && res.StatusCode <= 299 {
-		return res, nil
-	}
-	defer res.Body.Close()
-	return nil, refusal(res)
+	return res, nil
 }
 
 func unreachable(ctx context.Context, err error) error {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/jsontime"
 	"github.com/breakwater-gateway/breakwater/internal/quarantine"
@@ -40,6 +42,8 @@ type fakes struct {
 	resends func(k proxy.Known, backends []string) error
 	kept    *fakeQuarantine
 	feed    *Feed
+	denied  []string
+	log     *zap.Logger
 }
 
 func (f *fakes) Events(_ context.Context, filter journal.Filter) (journal.Page, error) {
@@ -240,7 +244,12 @@ func (q *fakeQuarantine) Stats() quarantine.Stats {
 
 func (f *fakes) handler(token proxy.Secret) *Server {
 	o := Options{
-		Journal: f, Gateway: f, Token: token, Version: "v1.2.3", Feed: f.feed,
+		Journal: f, Gateway: f, Token: token, Version: "v1.2.3", Feed: f.feed, Log: f.log,
+		Denied: func(reason string) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.denied = append(f.denied, reason)
+		},
 		Sources: func() []proxy.SourceStatus {
 			return []proxy.SourceStatus{{
 				Name: "main", Path: "/hook", Secrets: []proxy.SecretStatus{{Hint: "abcd", LastMatched: start}, {Hint: "wxyz"}},

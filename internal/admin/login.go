@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 )
 
@@ -43,13 +44,13 @@ func (a *access) login(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case a.Token == "": // nothing to sign in to
-	case !a.guesses.allowed(r):
-		w.Header().Set("Retry-After", "10")
-		again("slow")
-		return
 	case !a.isToken(r.PostFormValue("token")):
-		a.guesses.wrong(r)
-		again("wrong")
+		a.count(DeniedToken)
+		if a.guessed(w, r) {
+			again("slow")
+		} else {
+			again("wrong")
+		}
 		return
 	default:
 		id, actor := a.sessions.begin(time.Now())
@@ -69,10 +70,12 @@ func (a *access) logout(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, loginPath, http.StatusSeeOther)
 }
 
+// setSession keeps the cookie to TLS where there is a proxy: no header that anybody may send can say that there was none in
+// front of it. Only a browser that is connected to us gets it for plain HTTP, which is then all there is.
 func setSession(w http.ResponseWriter, r *http.Request, id string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{
 		Name: sessionCookie, Value: id, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
+		Secure: r.TLS != nil || proxied(r),
 	})
 }
 
@@ -138,11 +141,27 @@ func (s *sessions) end(id string) {
 	delete(s.ends, sha256.Sum256([]byte(id)))
 }
 
-// guesses slows down who guesses the token: each address has a few wrong ones, then nothing from it is looked at for a
-// while. Who has another address, or a session, is not held up.
+// guessed says in the log that somebody gave a wrong token, and reports whether there were too many of his address: each
+// one more then costs him a connection.
+func (a *access) guessed(w http.ResponseWriter, r *http.Request) (tooMany bool) {
+	tooMany, say, unsaid := a.guesses.wrong(r)
+	if say {
+		a.Log.Warn("wrong admin token", zap.String("address", r.RemoteAddr), zap.Int("not_logged_before", unsaid))
+	}
+	if tooMany {
+		w.Header().Set("Retry-After", "10")
+		w.Header().Set("Connection", "close")
+	}
+	return tooMany
+}
+
+// guesses counts wrong tokens: each address has a few, then one now and then. Guesses can only be made dear, not stopped,
+// for the right token is always taken: a long one is what keeps people out.
 type guesses struct {
-	mu sync.Mutex
-	by map[netip.Prefix]*rate.Limiter
+	mu     sync.Mutex
+	by     map[netip.Prefix]*rate.Limiter
+	lines  *rate.Limiter // of the log, whoever guesses
+	unsaid int           // since the last line
 }
 
 const (
@@ -151,7 +170,9 @@ const (
 	guessersTracked = 4096
 )
 
-func newGuesses() *guesses { return &guesses{by: map[netip.Prefix]*rate.Limiter{}} }
+func newGuesses() *guesses {
+	return &guesses{by: map[netip.Prefix]*rate.Limiter{}, lines: rate.NewLimiter(rate.Every(guessEvery), guessBurst)}
+}
 
 // from is who makes a request: its address, or its network where a machine has a whole one.
 func from(r *http.Request) netip.Prefix {
@@ -169,14 +190,9 @@ func from(r *http.Request) netip.Prefix {
 	return p
 }
 
-func (g *guesses) allowed(r *http.Request) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	l := g.by[from(r)]
-	return l == nil || l.Tokens() >= 1
-}
-
-func (g *guesses) wrong(r *http.Request) {
+// wrong is told of a wrong token. It returns whether there were too many of this address, and whether the log is to say
+// so, with how many it was not told of since its last line.
+func (g *guesses) wrong(r *http.Request) (tooMany, say bool, unsaid int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l := g.by[from(r)]
@@ -187,5 +203,10 @@ func (g *guesses) wrong(r *http.Request) {
 		l = rate.NewLimiter(rate.Every(guessEvery), guessBurst)
 		g.by[from(r)] = l
 	}
-	l.Allow()
+	if say = g.lines.Allow(); say {
+		unsaid, g.unsaid = g.unsaid, 0
+	} else {
+		g.unsaid++
+	}
+	return !l.Allow(), say, unsaid
 }

@@ -9,6 +9,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // signIn posts the form of the login page.
@@ -86,12 +90,22 @@ func TestSignOut(t *testing.T) {
 	}
 }
 
+// Behind a proxy a session never goes over plain HTTP, whatever a request says of the way that it came.
 func TestSecureCookie(t *testing.T) {
 	t.Parallel()
 	h := newFakes().handler(token)
-	w := signIn(h, token, "", func(r *http.Request) { r.Header.Set("X-Forwarded-Proto", "https") })
-	if !w.Result().Cookies()[0].Secure {
-		t.Error("behind a TLS terminator the cookie goes over HTTP too")
+	for header, value := range map[string]string{
+		"X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.7", "X-Forwarded-Host": "bw.example", "Forwarded": "proto=http", "Via": "1.1 x",
+	} {
+		for _, proto := range []string{"", "http", value} {
+			w := signIn(h, token, "", func(r *http.Request) {
+				r.Header.Set("X-Forwarded-Proto", proto)
+				r.Header.Set(header, value)
+			})
+			if !w.Result().Cookies()[0].Secure {
+				t.Errorf("%s: %s, X-Forwarded-Proto: %s: the cookie goes over HTTP too", header, value, proto)
+			}
+		}
 	}
 }
 
@@ -108,10 +122,12 @@ func TestNextIsOurs(t *testing.T) {
 	}
 }
 
+// Who guesses is slowed down, and an operator who has the same address is not.
 func TestWrongTokensAreSlowedDown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newFakes().handler(token)
+		f := newFakes()
+		h := f.handler(token)
 		from := func(address string) func(*http.Request) { return func(r *http.Request) { r.RemoteAddr = address } }
 		attacker := from("198.51.100.7:1000")
 		for i := range guessBurst {
@@ -120,26 +136,63 @@ func TestWrongTokensAreSlowedDown(t *testing.T) {
 				t.Fatalf("%d %s %v", w.Code, got, w.Result().Cookies())
 			}
 		}
-		w := signIn(h, token, "/", attacker)
+		w := signIn(h, "guess", "/", attacker)
 		if got := w.Header().Get("Location"); got != "/login?next=%2F&slow=1" || len(w.Result().Cookies()) > 0 {
-			t.Errorf("even the right one is not looked at: %s %v", got, w.Result().Cookies())
-		}
-		if w := ask(h, "GET", "/api/v1/stats", attacker, bearer); w.Code != 429 || w.Header().Get("Retry-After") == "" {
-			t.Errorf("by the API likewise: %d", w.Code)
-		}
-		if w := ask(h, "GET", "/api/v1/stats", from("198.51.100.8:1"), bearer); w.Code != 200 {
-			t.Errorf("another address: %d", w.Code)
-		}
-		time.Sleep(guessEvery)
-		if w := signIn(h, token, "/", attacker); len(w.Result().Cookies()) != 1 {
-			t.Errorf("after a while: %v", w.Header())
+			t.Errorf("one too many: %s %v", got, w.Result().Cookies())
 		}
 		wrong := func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
+		if w := ask(h, "GET", "/api/v1/stats", attacker, wrong); w.Code != 429 || w.Header().Get("Retry-After") == "" || w.Header().Get("Connection") != "close" {
+			t.Errorf("by the API likewise: %d %v", w.Code, w.Header())
+		}
+		if w := signIn(h, token, "/", attacker); len(w.Result().Cookies()) != 1 {
+			t.Errorf("the right token from the same address: %v", w.Header())
+		}
+		if w := ask(h, "GET", "/api/v1/stats", attacker, bearer); w.Code != 200 {
+			t.Errorf("the right token by the API: %d", w.Code)
+		}
+		time.Sleep(guessEvery)
+		if w := ask(h, "GET", "/metrics", attacker, wrong); w.Code != 401 {
+			t.Errorf("after a while: %d", w.Code)
+		}
 		for range guessBurst {
 			ask(h, "GET", "/metrics", from("[2001:db8::1]:1"), wrong)
 		}
 		if w := ask(h, "GET", "/metrics", from("[2001:db8::2]:1"), wrong); w.Code != 429 {
 			t.Errorf("a neighbour in the same network: %d", w.Code)
+		}
+	})
+}
+
+// Wrong tokens leave a trace, which grows no faster than people can read it, and has no token in it.
+func TestWrongTokensAreLogged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		f := newFakes()
+		f.log = zap.New(core)
+		h := f.handler(token)
+		guess := func() {
+			ask(h, "GET", "/metrics", func(r *http.Request) {
+				r.RemoteAddr = "198.51.100.7:1000"
+				r.Header.Set("Authorization", "Bearer nearly-it")
+			})
+		}
+		for range 1000 {
+			guess()
+		}
+		if n := logs.Len(); n != guessBurst {
+			t.Fatalf("%d lines, want %d", n, guessBurst)
+		}
+		time.Sleep(guessEvery)
+		guess()
+		lines := logs.All()
+		last := lines[len(lines)-1]
+		want := map[string]any{"address": "198.51.100.7:1000", "not_logged_before": int64(1000 - guessBurst)}
+		if diff := cmp.Diff(want, last.ContextMap()); last.Message != "wrong admin token" || diff != "" {
+			t.Errorf("%s (-want +got):\n%s", last.Message, diff)
+		}
+		if n := len(f.denied); n != 1001 {
+			t.Errorf("%d were counted, want all", n)
 		}
 	})
 }

@@ -206,7 +206,7 @@ func TestExitCodes(t *testing.T) {
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "stopping", http.StatusServiceUnavailable)
+		http.Error(w, "not ready: stopping", http.StatusServiceUnavailable)
 	}))
 	defer s.Close()
 	var said strings.Builder

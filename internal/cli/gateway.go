@@ -27,21 +27,23 @@ type gateway struct {
 func addClientFlags(c *cobra.Command) func() (*gateway, error) {
 	var adminURL string
 	addAdminFlag(c, &adminURL)
-	return func() (*gateway, error) {
-		if !strings.Contains(adminURL, "://") {
-			adminURL = "http://" + adminURL
-		}
-		u, err := url.Parse(adminURL)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, usageError("--admin %s: want a URL such as http://127.0.0.1:8421", visible(adminURL))
-		}
-		token := os.Getenv("BREAKWATER_ADMIN_TOKEN")
-		client, err := admin.NewClient(adminURL, token)
-		if err != nil {
-			return nil, usageError("--admin: %v", err)
-		}
-		return &gateway{client, adminURL, token != ""}, nil
+	return func() (*gateway, error) { return reach(adminURL) }
+}
+
+func reach(adminURL string) (*gateway, error) {
+	if !strings.Contains(adminURL, "://") {
+		adminURL = "http://" + adminURL
 	}
+	u, err := url.Parse(adminURL)
+	if err != nil || strings.Trim(u.Host, ":") == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usageError("--admin %s: want a URL such as http://127.0.0.1:8421", visible(adminURL))
+	}
+	token := os.Getenv("BREAKWATER_ADMIN_TOKEN")
+	client, err := admin.NewClient(adminURL, token)
+	if err != nil {
+		return nil, usageError("--admin: %v", err)
+	}
+	return &gateway{client, adminURL, token != ""}, nil
 }
 
 // asks makes c a command without arguments that asks the gateway for one thing, and shows it to a person, or as JSON.

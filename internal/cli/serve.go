@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -48,7 +47,7 @@ be reached. It is made for the health check of a container.`,
 	c.Flags().BoolVar(&probe, "probe", false, "ask the gateway at --admin whether it is ready, and end")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if probe {
-			return askReady(c.Context(), c.ErrOrStderr(), adminURL)
+			return askReady(c.Context(), adminURL)
 		}
 		if os.Getenv("GOGC") == "" {
 			debug.SetGCPercent(200) // the heap is small: 10 MB more of it save 2 % of the CPU
@@ -137,22 +136,14 @@ func addAdminFlag(c *cobra.Command, target *string) {
 	c.Flags().StringVar(target, "admin", url, "the gateway's admin listener (environment: BREAKWATER_ADMIN)")
 }
 
-// askReady asks /readyz. Probes need no token.
-func askReady(ctx context.Context, stderr io.Writer, adminURL string) error {
+// askReady asks /readyz. Probes need no token; with one they are told why not.
+func askReady(ctx context.Context, adminURL string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(adminURL, "/")+"/readyz", nil)
+	g, err := reach(adminURL)
 	if err != nil {
-		return usageError("--admin: %v", err)
+		return err
 	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return exitError{exitUnreachable, fmt.Errorf("no gateway at %s: %w", adminURL, err)}
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		body, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-		return fmt.Errorf("not ready: %s", strings.TrimSpace(string(body)))
-	}
-	return nil
+	defer g.Close()
+	return g.explain(g.Ready(ctx))
 }

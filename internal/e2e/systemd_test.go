@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/goccy/go-yaml"
 )
 
 // notifySocket is the end of sd_notify(3) that systemd holds. It returns its address and what it has been told.
@@ -102,5 +104,72 @@ func TestSystemdSocketActivation(t *testing.T) {
 	})
 	if status, body := post(t, s.url(), invoicePaid()); status/100 != 2 {
 		t.Errorf("answered %d %q, want 2xx", status, body)
+	}
+}
+
+// The unit is one that systemd takes, and it lets strangers fill neither memory, nor the disk with logs, nor leave a core
+// with secrets in it.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	need(t, "systemd-analyze")
+	dir := t.TempDir()
+	for _, name := range []string{"breakwater.service", "breakwater.socket"} {
+		unit, err := os.ReadFile(filepath.Join(root, "deploy", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		here := strings.ReplaceAll(string(unit), "/usr/local/bin/breakwater", binary)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(here), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, limit := range []string{"LimitCORE=0", "LimitNOFILE=", "MemoryMax=", "LogRateLimitBurst="} {
+			if name == "breakwater.service" && !strings.Contains(here, "\n"+limit) {
+				t.Errorf("%s: no %s", name, limit)
+			}
+		}
+	}
+	analyze := func(args ...string) string {
+		cmd := exec.CommandContext(t.Context(), "systemd-analyze", args...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("systemd-analyze %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	for line := range strings.Lines(analyze("verify", "./breakwater.service", "./breakwater.socket")) {
+		if strings.Contains(line, "breakwater.") && !strings.Contains(line, "notify-reload") { // since systemd 253
+			t.Error(line)
+		}
+	}
+	analyze("security", "--offline=true", "--threshold=15", "./breakwater.service")
+}
+
+// Nobody but the compose file bounds a container.
+func TestComposeBoundsEachService(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(root, "deploy", "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Services map[string]struct {
+			Memory  string         `yaml:"mem_limit"`
+			Tasks   int            `yaml:"pids_limit"`
+			Limits  map[string]int `yaml:"ulimits"`
+			Logging struct{ Options map[string]string }
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	if len(file.Services) == 0 {
+		t.Error("no services")
+	}
+	for name, s := range file.Services {
+		core, ok := s.Limits["core"]
+		if s.Memory == "" || s.Tasks == 0 || core != 0 || !ok || s.Logging.Options["max-size"] == "" {
+			t.Errorf("%s: %+v", name, s)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,75 @@ func TestAPauseSurvivesARestart(t *testing.T) {
 	trail, err := g.client(t).Audit(t.Context(), 10)
 	if err != nil || len(trail.Entries) != 2 || trail.Entries[0].Action != "resume" || trail.Entries[1].Actor != "loopback" {
 		t.Errorf("audit: %+v %v", trail, err)
+	}
+}
+
+// renamed is configuration with its backend under another name.
+func renamed(backendURL, name, was string) string {
+	s := strings.Replace(configuration(backendURL, ""), "{legacy: {", "{"+name+": {was: ["+was+"], ", 1)
+	return strings.Replace(s, "to: [legacy]", "to: ["+name+"]", 1)
+}
+
+// A pause is of the deliveries, so it follows them to the backend's new name, and nothing of it is left under the old one.
+func TestAPauseFollowsTheName(t *testing.T) {
+	t.Parallel()
+	reload := func(t *testing.T, g *gateway, _ string) *gateway {
+		if status, body := call(t, "POST", g.Admin+"/api/v1/reload"); status != 200 {
+			t.Fatalf("reload: %d %s", status, body)
+		}
+		return g
+	}
+	restart := func(t *testing.T, g *gateway, dir string) *gateway {
+		g.end(t)
+		return start(t, dir)
+	}
+	for name, again := range map[string]func(*testing.T, *gateway, string) *gateway{"reload": reload, "restart": restart} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, dir := newBackend(t), t.TempDir()
+			path := filepath.Join(dir, "routes.yaml")
+			write(t, path, configuration(b.URL, ""))
+			g := start(t, dir)
+			was, err := g.client(t).Pause(t.Context(), "legacy")
+			if err != nil {
+				t.Fatal(err)
+			}
+			paused := func(name string) bool {
+				list, err := g.client(t).Backends(t.Context())
+				i := slices.IndexFunc(list.Backends, func(b admin.Backend) bool { return b.Name == name })
+				if err != nil || i < 0 {
+					t.Fatalf("%+v %v", list, err)
+				}
+				if b := list.Backends[i]; b.Paused && !b.PausedAt.Equal(was.PausedAt.Time) {
+					t.Errorf("paused since %s, want %s", b.PausedAt, was.PausedAt)
+				}
+				return list.Backends[i].Paused
+			}
+			g.send(t, http.DefaultClient, secret)
+			write(t, path, renamed(b.URL, "billing", "legacy"))
+			g = again(t, g, dir)
+			if !paused("billing") {
+				t.Error("renamed, it is not paused")
+			}
+			g.send(t, http.DefaultClient, secret)
+			g = restart(t, g, dir)
+			if !paused("billing") || len(b.got()) != 0 {
+				t.Errorf("after a restart it is not paused, or was not: the backend got %d events", len(b.got()))
+			}
+			if _, err := g.client(t).Resume(t.Context(), "billing"); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "both are delivered", func() bool { return len(b.got()) == 2 })
+			g = again(t, g, dir)
+			if paused("billing") {
+				t.Error("resumed, it is paused again")
+			}
+			write(t, path, renamed(b.URL, "legacy", "billing"))
+			g = again(t, g, dir)
+			if paused("legacy") {
+				t.Error("under its first name it is paused again")
+			}
+		})
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -53,6 +55,43 @@ func listen(ctx context.Context, inherited net.Listener, key, address string) (n
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return l, nil
+}
+
+const (
+	adminConnections = 128 // at once, to the admin listener
+	ownFiles         = 128 // at most, of the journal, the log, the watcher and the like
+)
+
+// roomFor returns how many of Stripe's connections can be taken, of as many as were asked for: the journal, the backends
+// and the operators must find descriptors too, however many connections strangers open. That the soft limit of open files
+// is the hard one is the doing of Go's runtime.
+func (s *server) roomFor(connections int) int {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		s.Log.Warn("the limit of open files cannot be read", zap.Error(err))
+		return connections
+	}
+	others := adminConnections + ownFiles
+	for _, b := range s.gateway.Backends() {
+		others += b.MaxInFlight
+	}
+	room := fitting(connections, others, files.Cur)
+	if room < connections {
+		s.Log.Warn("limits.connections is more than this process may open: fewer are taken. "+
+			"Raise its limit of open files (LimitNOFILE=, ulimit -n), or lower limits.connections",
+			zap.Int("connections", connections), zap.Int("taken", room), zap.Uint64("open_files", files.Cur),
+			zap.Int("open_files_needed", connections+others))
+	}
+	return room
+}
+
+// fitting is how many connections leave room for others among so many files, at most as many as were asked for. A few
+// there must be.
+func fitting(connections, others int, files uint64) int {
+	if uint64(connections+others) <= files {
+		return connections
+	}
+	return min(connections, max(16, int(files)-others))
 }
 
 // guarded refuses an admin listener that other machines can reach and no token guards. Package config has seen to the

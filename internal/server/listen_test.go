@@ -88,16 +88,13 @@ func TestTLSTakesARenewedCertificate(t *testing.T) {
 	g := start(t, dir)
 	serial := func() int64 {
 		client := &http.Client{Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, DisableKeepAlives: true,
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
 		}}
 		res, err := client.Get(g.Webhook + "/")
 		if err != nil {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if res.ProtoMajor != 2 {
-			t.Errorf("HTTP/%d, want 2", res.ProtoMajor)
-		}
 		return res.TLS.PeerCertificates[0].SerialNumber.Int64()
 	}
 	if got := serial(); got != 1 {
@@ -114,6 +111,46 @@ func TestTLSTakesARenewedCertificate(t *testing.T) {
 	if err == nil {
 		conn.Close()
 		t.Error("TLS 1.1 is spoken")
+	}
+}
+
+// One connection that is counted carries one request at a time, whatever its client would like.
+func TestHTTP1Only(t *testing.T) {
+	t.Parallel()
+	b, dir := newBackend(t), t.TempDir()
+	newCertificate(t, dir, 1)
+	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, "tls: {cert_file: cert.pem, key_file: key.pem}"))
+	g := start(t, dir)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: protocols, DisableKeepAlives: true,
+	}}
+	if _, status, _ := g.send(t, client, secret); status != 200 {
+		t.Errorf("a client that knows both: %d", status)
+	}
+	res, err := client.Get(g.Webhook)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.ProtoMajor != 1 {
+		t.Errorf("it speaks %s", res.Proto)
+	}
+	address := strings.TrimPrefix(g.Webhook, "https://")
+	if conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}); err == nil {
+		t.Errorf("with a client that knows only HTTP/2 it agrees on %q", conn.ConnectionState().NegotiatedProtocol)
+		conn.Close()
+	}
+	plain := new(http.Protocols)
+	plain.SetUnencryptedHTTP2(true)
+	dir = t.TempDir()
+	write(t, filepath.Join(dir, "routes.yaml"), configuration(b.URL, ""))
+	h2c := &http.Client{Transport: &http.Transport{Protocols: plain}}
+	if res, err := h2c.Get(start(t, dir).Webhook); err == nil {
+		t.Errorf("without TLS it speaks %s", res.Proto)
+		res.Body.Close()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/breakwater-gateway/breakwater/internal/admin"
 	"github.com/breakwater-gateway/breakwater/internal/conditions"
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/stripe"
@@ -33,6 +34,7 @@ type metrics struct {
 	signatureAge  *prometheus.HistogramVec
 	commitTime    prometheus.Histogram
 	commitSize    prometheus.Histogram
+	denied        *prometheus.CounterVec
 	reloadSuccess prometheus.Gauge
 	dropped       atomic.Int64 // told with what the journal dropped itself, by standing
 }
@@ -66,6 +68,7 @@ func newMetrics(version, revision string) *metrics {
 			Namespace: "breakwater", Name: "journal_batch_size", Help: "Operations that shared one commit.",
 			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256},
 		}),
+		denied: counter("admin_denied_total", "Requests to the admin listener that were turned away.", "reason"),
 		reloadSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "breakwater", Name: "config_last_reload_successful", Help: "Whether the configuration as it is now was taken.",
 		}),
@@ -75,10 +78,13 @@ func newMetrics(version, revision string) *metrics {
 	}, []string{"version", "revision", "goversion"})
 	info.WithLabelValues(version, revision, runtime.Version()).Set(1)
 	m.reloadSuccess.Set(1)
+	for _, reason := range admin.DeniedReasons {
+		m.denied.WithLabelValues(reason)
+	}
 
 	m.registry.MustRegister(
 		m.events, m.requestTime, m.attempts, m.attemptTime, m.refusals, m.signatureAge, m.commitTime, m.commitSize,
-		m.reloadSuccess, info,
+		m.denied, m.reloadSuccess, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -140,6 +146,8 @@ func (m *metrics) committed(took time.Duration, operations int) {
 	m.commitTime.Observe(took.Seconds())
 	m.commitSize.Observe(float64(operations))
 }
+
+func (m *metrics) adminDenied(reason string) { m.denied.WithLabelValues(reason).Inc() }
 
 func (m *metrics) reloaded(ok bool) {
 	if ok {

@@ -3,8 +3,8 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -86,7 +86,7 @@ func (s *server) apply(file *config.File) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := s.pause(ctx, s.file.Load().Proxy.Backends); err != nil {
+	if err := s.pause(ctx, file, s.file.Load().Proxy.Backends); err != nil {
 		s.Log.Error("backends that came back are not paused, although they were", zap.Error(err))
 	}
 	s.metrics.expect(file.Proxy)
@@ -138,28 +138,50 @@ func changedSince(boot, now *config.File) (needsRestart []string) {
 	return needsRestart
 }
 
-// pause pauses each backend that a note says is paused, but for those in known: they have been at work since the start, and
-// people have paused and resumed them since. The note of a backend that routes.yaml does not name stays: it may come back.
-func (s *server) pause(ctx context.Context, known map[string]proxy.Backend) error {
+// pause pauses each backend of file that a note says is paused, but for those in known: they have been at work since the
+// start, and people have paused and resumed them since. The note of a backend that was renamed follows its name. That of one
+// that file does not name stays: it may come back.
+func (s *server) pause(ctx context.Context, file *config.File, known map[string]proxy.Backend) error {
 	notes, err := s.journal.Notes(ctx, admin.PausedNote)
 	if err != nil {
 		return err
 	}
 	for key, since := range notes {
-		name := strings.TrimPrefix(key, admin.PausedNote)
-		if _, ok := known[name]; ok {
+		was := strings.TrimPrefix(key, admin.PausedNote)
+		name := nowCalled(file.Proxy.Backends, was)
+		if _, ok := known[was]; ok && name == was || name == "" {
 			continue
 		}
-		err := s.gateway.Pause(name)
-		switch {
-		case errors.Is(err, proxy.ErrNoBackend):
-		case err != nil:
+		if err := s.gateway.Pause(name); err != nil {
 			return err
-		default:
-			s.Log.Warn("backend is paused: its events are kept until it is resumed", zap.String("backend", name), zap.String("since", since))
+		}
+		s.Log.Warn("backend is paused: its events are kept until it is resumed", zap.String("backend", name), zap.String("since", since))
+		if name == was {
+			continue
+		}
+		err := s.journal.SetNote(ctx, admin.PausedNote+name, since)
+		if err == nil {
+			err = s.journal.SetNote(ctx, key, "")
+		}
+		if err != nil {
+			s.Log.Warn("the journal notes a pause under the backend's old name: it is paused again at the next start",
+				zap.String("backend", name), zap.Error(err))
 		}
 	}
 	return nil
+}
+
+// nowCalled returns the name of the backend that had that name, or has it; "" when none has.
+func nowCalled(backends map[string]proxy.Backend, was string) string {
+	if _, ok := backends[was]; ok {
+		return was
+	}
+	for name, b := range backends {
+		if slices.Contains(b.Was, was) {
+			return name
+		}
+	}
+	return ""
 }
 
 // loaded is how the last reload went, and when what is at work was loaded.

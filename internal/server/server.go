@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/breakwater-gateway/breakwater/internal/admin"
@@ -56,7 +55,7 @@ type server struct {
 	memory     map[string]sourceMemory // of the time before the start, by source
 	loaded     loaded
 	watch      *watcher
-	conns      connections  // Stripe's
+	conns      *connections // Stripe's
 	cert       *certificate // nil: HTTP
 
 	reloading sync.Mutex
@@ -103,7 +102,7 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 	if s.gateway, err = proxy.New(s.proxyConfig(file)); err != nil {
 		return err
 	}
-	if err := errors.Join(s.pause(ctx, nil), s.loadMemory(ctx)); err != nil {
+	if err := errors.Join(s.pause(ctx, file, nil), s.loadMemory(ctx)); err != nil {
 		return err
 	}
 	s.admin = s.newAdmin()
@@ -139,8 +138,10 @@ func (s *server) start(ctx context.Context, webhook, adminListener net.Listener)
 
 // run serves until ctx ends, or a part of the gateway fails, and stops in order.
 func (s *server) run(ctx context.Context, webhook, adminListener net.Listener) error {
-	webhook = netutil.LimitListener(webhook, s.boot.Limits.Connections) // closed as this: at its limit it waits for itself
-	public, private := s.publicServer(), s.adminServer()
+	s.conns = newConnections(s.roomFor(s.boot.Limits.Connections))
+	operators := newConnections(adminConnections)
+	webhook, adminListener = bounded{webhook, s.conns}, bounded{adminListener, operators}
+	public, private := s.publicServer(), s.adminServer(operators)
 	g, failed := errgroup.WithContext(context.WithoutCancel(ctx))
 	delivering, stopDelivering := context.WithCancel(failed)
 	defer stopDelivering()
@@ -239,7 +240,7 @@ func (s *server) newAdmin() *admin.Server {
 		Journal: s.journal, Gateway: s.gateway, Sources: s.sources, Feed: s.feed, Ready: s.ready, Config: s.configuration,
 		Quarantine: s.quarantine,
 		Match:      func(ev *proxy.Event) proxy.Match { return s.file.Load().Proxy.Routes.Match(ev) },
-		Reload:     s.reload, Metrics: s.metrics.handler(), Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
+		Reload:     s.reload, Metrics: s.metrics.handler(), Denied: s.metrics.adminDenied, Token: s.boot.Admin.Token, Version: s.Version, Log: s.Log,
 	})
 }
 
@@ -251,14 +252,21 @@ func (s *server) publicServer() *http.Server {
 			if s.stopping.Load() {
 				w.Header().Set("Connection", "close") // the next request finds who comes after us
 			}
-			s.gateway.ServeHTTP(w, r)
+			a := answer{ResponseWriter: w, status: http.StatusOK}
+			s.gateway.ServeHTTP(&a, r)
+			if a.status/100 == 2 { // nobody else gets one
+				s.conns.verified(r.Context())
+			}
 		}),
 		ConnState:         s.conns.changed,
+		ConnContext:       s.conns.context,
 		ReadHeaderTimeout: s.boot.Limits.ReadHeader,
 		MaxHeaderBytes:    int(s.boot.Limits.HeaderBytes),
+		Protocols:         new(http.Protocols), // HTTP/1.1 as Stripe: HTTP/2 carries 250 requests on what we count as one connection
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          log.New(serverLog{s.Log}, "", 0),
 	}
+	srv.Protocols.SetHTTP1(true)
 	if s.cert != nil {
 		srv.TLSConfig = s.cert.config()
 	}
@@ -272,11 +280,25 @@ func (s *server) serve(srv *http.Server, l net.Listener) error {
 	return srv.Serve(l)
 }
 
-func (s *server) adminServer() *http.Server {
+// answer remembers the status of what is written through it.
+type answer struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.status = status
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (s *server) adminServer(conns *connections) *http.Server {
 	return &http.Server{
 		Handler:           s.admin,
+		ConnState:         conns.changed,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    32 << 10,

@@ -216,6 +216,8 @@ func TestAnEventGoesThrough(t *testing.T) {
 		`breakwater_oldest_pending_seconds{backend="legacy"} 0`,
 		`breakwater_config_last_reload_successful 1`,
 		`breakwater_history_dropped_total 0`,
+		`breakwater_admin_denied_total{reason="wrong_token"} 0`,
+		`breakwater_admin_denied_total{reason="proxied"} 0`,
 	} {
 		if !strings.Contains(figures, line+"\n") {
 			t.Errorf("metrics: no %s", line)
