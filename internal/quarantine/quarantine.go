@@ -55,7 +55,8 @@ type Quarantine struct {
 	limiter atomic.Pointer[rate.Limiter]
 	recheck chan struct{} // tells Run that something kept may verify now
 
-	rechecking chan struct{} // full while a recheck is under way
+	rechecking chan struct{}  // full while a recheck is under way
+	refused    map[int64]bool // the recheck's own: what was not accepted when it was last released
 
 	// counting is locked for reading while a request is stored or removed and the figures below are adjusted, and for
 	// writing while they are read from the store anew.

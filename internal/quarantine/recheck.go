@@ -121,13 +121,26 @@ func (c *Config) verifies(r *proxy.Rejected) bool {
 	return stripe.MatchesAny(r.Body, r.Header[signature], c.secrets(r.Source)) >= 0
 }
 
-// release has requests accepted as events, oldest first; ids are newest first. It gives up after several failures in a row:
-// the journal takes nothing, then.
+// release has requests accepted as events, oldest first, but last those that were not accepted before; ids are newest
+// first. It gives up after several failures in a row: the journal takes nothing, then.
 func (q *Quarantine) release(ctx context.Context, ids []int64, rep *Report) error {
+	var again []int64 // in the order of ids
+	for _, id := range ids {
+		if q.refused[id] {
+			again = append(again, id)
+		}
+	}
+	ids = append(again, slices.DeleteFunc(ids, func(id int64) bool { return q.refused[id] })...)
+	refused := map[int64]bool{}
+	for _, id := range again {
+		refused[id] = true
+	}
+	q.refused = refused // what is not kept any more is forgotten
 	var failure error
 	row := 0
 	for _, id := range slices.Backward(ids) {
 		err := q.releaseOne(ctx, id)
+		refused[id] = err != nil
 		if err == nil {
 			rep.Released++
 			row = 0

@@ -117,6 +117,50 @@ func TestGivesUpAfterSeveralFailures(t *testing.T) {
 	}
 }
 
+// Requests that are refused every time, the oldest of all, must not keep the others from being released.
+func TestTheRefusedDoNotBlockTheRest(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ids := b.fill(10)
+	b.gateway.fail = func(ev *proxy.Event) error {
+		if slices.Contains(ids[:3], ev.ID) {
+			return errDisk
+		}
+		return nil
+	}
+	b.use(rolled)
+	b.wantReport(Report{Checked: 10, Left: 10}, errDisk)
+	b.wantReport(Report{Checked: 10, Released: 7, Left: 3}, errDisk)
+	if got := b.gateway.ids(); !slices.Equal(got, ids[3:]) {
+		t.Errorf("released %v, want %v", got, ids[3:])
+	}
+}
+
+// A request that is dropped while a recheck goes on must not have another one, which nobody has verified, accepted for it.
+func TestWhatIsDroppedMeanwhileIsNotReleased(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	forged := request(invoice())
+	forged.Header[signature] = []string{stripe.Sign([]byte("another body"), time.Now(), rolled)}
+	b.keep(forged)
+	ids := b.fill(2)
+	b.gateway.fail = func(ev *proxy.Event) error {
+		if ev.ID == ids[0] { // the first that is released: the second is dropped now
+			if _, err := b.Drop(t.Context(), 3); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}
+	b.use(rolled)
+	if _, err := b.Recheck(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := b.gateway.ids(); !slices.Equal(got, ids[:1]) {
+		t.Errorf("released %v, want %v", got, ids[:1])
+	}
+}
+
 // A crash between accepting and dropping is a drop that never came: the event is released once more, never lost.
 func TestReleasedTwiceRatherThanLost(t *testing.T) {
 	t.Parallel()
