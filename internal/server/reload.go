@@ -51,6 +51,7 @@ func (s *server) reload() (needsRestart []string, err error) {
 		s.loaded.ended(err)
 	}()
 
+	s.watch.reading()
 	file, err := config.Load(s.ConfigPath)
 	if err == nil {
 		err = s.apply(file)

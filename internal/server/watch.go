@@ -3,9 +3,9 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +30,7 @@ type watcher struct {
 
 	mu    sync.Mutex
 	files []string
-	seen  string // what stat said of the files when they were last read
+	seen  map[string]string // what stat said of each before it was last read
 }
 
 func newWatcher(log *zap.Logger) *watcher {
@@ -50,7 +50,14 @@ func (w *watcher) close() {
 	}
 }
 
-// next returns when a file is not as next or expect last saw it, or an error when ctx ends.
+// reading is told that the files are about to be read: what changes from now on is a change.
+func (w *watcher) reading() {
+	w.mu.Lock()
+	w.seen = fingerprints(w.files)
+	w.mu.Unlock()
+}
+
+// next returns when a file is not as next, reading or expect last saw it, or an error when ctx ends.
 func (w *watcher) next(ctx context.Context) error {
 	tick := time.NewTicker(lookOver)
 	defer tick.Stop()
@@ -73,10 +80,16 @@ func (w *watcher) next(ctx context.Context) error {
 	}
 }
 
-// expect is told which files there are, and takes them as they are now for seen.
+// expect is told which files there are, and takes those that are new to it as they are now for seen.
 func (w *watcher) expect(files []string) {
 	w.mu.Lock()
-	w.files, w.seen = files, fingerprint(files)
+	seen := fingerprints(files)
+	for f := range seen {
+		if before, ok := w.seen[f]; ok {
+			seen[f] = before
+		}
+	}
+	w.files, w.seen = files, seen
 	w.mu.Unlock()
 	if w.notify == nil {
 		return
@@ -96,15 +109,15 @@ func (w *watcher) expect(files []string) {
 
 // look waits until the files stay as they are for a moment, and reports whether they have changed.
 func (w *watcher) look(ctx context.Context) (bool, error) {
-	for before := ""; ; {
+	for before := map[string]string(nil); ; {
 		w.mu.Lock()
-		now := fingerprint(w.files)
-		changed := now != w.seen
-		if changed && now == before {
+		now := fingerprints(w.files)
+		changed, still := !maps.Equal(now, w.seen), maps.Equal(now, before)
+		if changed && still {
 			w.seen = now
 		}
 		w.mu.Unlock()
-		if now == before {
+		if still {
 			return changed, nil
 		}
 		before = now
@@ -116,18 +129,20 @@ func (w *watcher) look(ctx context.Context) (bool, error) {
 	}
 }
 
-func fingerprint(files []string) string {
-	var b strings.Builder
+// fingerprints is what stat says of each file.
+func fingerprints(files []string) map[string]string {
+	all := make(map[string]string, len(files))
 	for _, f := range files {
-		if fi, err := os.Stat(f); err == nil {
-			var inode uint64 // a file of the same size, put in place with the old time, has another
-			if sys, ok := fi.Sys().(*syscall.Stat_t); ok {
-				inode = sys.Ino
-			}
-			fmt.Fprintf(&b, "%s %d %d %d\n", f, fi.Size(), fi.ModTime().UnixNano(), inode)
-		} else {
-			fmt.Fprintf(&b, "%s -\n", f)
+		fi, err := os.Stat(f)
+		if err != nil {
+			all[f] = "-"
+			continue
 		}
+		var inode uint64 // a file of the same size, put in place with the old time, has another
+		if sys, ok := fi.Sys().(*syscall.Stat_t); ok {
+			inode = sys.Ino
+		}
+		all[f] = fmt.Sprintf("%d %d %d", fi.Size(), fi.ModTime().UnixNano(), inode)
 	}
-	return b.String()
+	return all
 }

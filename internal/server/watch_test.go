@@ -90,3 +90,26 @@ func TestWatcher(t *testing.T) {
 		})
 	}
 }
+
+// A change that comes while the files are read may or may not have been read: it is told of.
+func TestAChangeWhileTheFilesAreRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files := []string{filepath.Join(dir, "routes.yaml"), filepath.Join(dir, "key.pem")}
+	write(t, files[0], "old")
+	w := newWatcher(zap.NewNop())
+	defer w.close()
+	w.expect(files[:1])
+	w.reading()
+	write(t, files[0], "new, longer")
+	write(t, files[1], "a file that the new one names")
+	w.expect(files)
+	if !changedWithin(t, w, 10*time.Second) {
+		t.Error("it was taken for read")
+	}
+	w.reading()
+	w.expect(files)
+	if changedWithin(t, w, 4*steady) {
+		t.Error("read again, nothing has changed")
+	}
+}
