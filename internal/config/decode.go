@@ -215,6 +215,9 @@ func (d *decoder) checkField(f reflect.StructField, v, def reflect.Value, path s
 		}
 	case v.CanInt() && v.Int() < 0:
 		d.fail(path, "%s must not be negative", name)
+	case v.CanInt() && v.Int() == 0 && name == "hold_for": // its default is proxy's, and only with answer: backend
+		hold := proxy.Routes{{Answer: proxy.AnswerBackend}}.Match(&proxy.Event{}).HoldFor
+		d.fail(path, "hold_for must be more than 0; when it is left out, it is %s, and for a 2xx at once there is answer: always", shortDuration(hold))
 	case v.CanInt() && v.Int() == 0 && def.Int() != 0:
 		d.fail(path, "%s must be more than 0; when it is left out, it is %v", name, rendered(def))
 	}
