@@ -200,8 +200,8 @@ func (d *decoder) structure(n *node, v reflect.Value, path string) {
 	}
 }
 
-// checkField checks a value that is in the file: a word against its enum, a number against its sign, and a zero against a
-// default that means something else.
+// checkField checks a value that is in the file: a word against its enum, a number against its sign and the most that it
+// may be, and a zero against a default that means something else.
 func (d *decoder) checkField(f reflect.StructField, v, def reflect.Value, path string) {
 	if d.bad[path] {
 		return
@@ -215,8 +215,15 @@ func (d *decoder) checkField(f reflect.StructField, v, def reflect.Value, path s
 		}
 	case v.CanInt() && v.Int() < 0:
 		d.fail(path, "%s must not be negative", name)
+	case v.CanInt() && v.Int() == 0 && name == "hold_for": // its default is proxy's, and only with answer: backend
+		hold := proxy.Routes{{Answer: proxy.AnswerBackend}}.Match(&proxy.Event{}).HoldFor
+		d.fail(path, "hold_for must be more than 0; when it is left out, it is %s, and for a 2xx at once there is answer: always", shortDuration(hold))
 	case v.CanInt() && v.Int() == 0 && def.Int() != 0:
 		d.fail(path, "%s must be more than 0; when it is left out, it is %v", name, rendered(def))
+	case f.Tag.Get("most") != "":
+		if most, err := scalarTypes[f.Type].parse(f.Tag.Get("most")); err == nil && v.Int() > reflect.ValueOf(most).Int() {
+			d.fail(path, "%s is at most %s", name, f.Tag.Get("most"))
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 
 //go:generate go test -run TestSchemaFile -update .
 
-// document is routes.yaml as it is written. Its tags say what each key is called and for; what a key is when it is left
+// document is routes.yaml as it is written. Its tags say what each key is called and for, and the most that it may be; what a key is when it is left
 // out, defaults says.
 type document struct {
 	Version int    `yaml:"version" doc:"The version of this file's format: 1."`
@@ -30,11 +30,11 @@ type document struct {
 	Routes   []route            `yaml:"routes" required:"true" doc:"Which events go to which backends. In order, the first match wins."`
 
 	Retention     Retention      `yaml:"retention" doc:"How long the journal keeps events, by what became of them."`
-	InlineTimeout time.Duration  `yaml:"inline_timeout" doc:"Stripe is answered at the latest this long after its request came in, whatever the backend does."`
-	ResignAfter   time.Duration  `yaml:"resign_after" doc:"A delivery later than this after Stripe signed the event is signed afresh, so that the backend does not refuse it as too old."`
-	DedupeWindow  time.Duration  `yaml:"dedupe_window" doc:"A repeat within this time after our 2xx is answered and not delivered again."`
-	ShutdownDelay time.Duration  `yaml:"shutdown_delay" doc:"How long to keep accepting after SIGTERM, while a load balancer sees that /readyz fails. Default: 0s."`
-	DrainTimeout  time.Duration  `yaml:"drain_timeout" doc:"How long running attempts may take to end when the gateway stops."`
+	InlineTimeout time.Duration  `yaml:"inline_timeout" most:"1m" doc:"Stripe is answered at the latest this long after its request came in, whatever the backend does."`
+	ResignAfter   time.Duration  `yaml:"resign_after" most:"72h" doc:"A delivery later than this after Stripe signed the event is signed afresh, so that the backend does not refuse it as too old."`
+	DedupeWindow  time.Duration  `yaml:"dedupe_window" most:"72h" doc:"A repeat within this time after our 2xx is answered and not delivered again."`
+	ShutdownDelay time.Duration  `yaml:"shutdown_delay" most:"1h" doc:"How long to keep accepting after SIGTERM, while a load balancer sees that /readyz fails. Default: 0s."`
+	DrainTimeout  time.Duration  `yaml:"drain_timeout" most:"1h" doc:"How long running attempts may take to end when the gateway stops."`
 	Limits        Limits         `yaml:"limits" doc:"Limits of the listener that Stripe posts to."`
 	JournalLimits JournalLimits  `yaml:"journal_limits" doc:"Limits of the journal."`
 	Trusted       []netip.Prefix `yaml:"trusted_proxies" doc:"Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-* headers are believed: at most a /8, or a /20 of IPv6."`
@@ -57,44 +57,44 @@ type TLS struct {
 
 // Limits bound what the listener that Stripe posts to takes. ReadBody and BodyMemory are in proxy.Config too.
 type Limits struct {
-	ReadHeader  time.Duration `yaml:"read_header" doc:"A request's headers must have arrived within this time."`
-	ReadBody    time.Duration `yaml:"read_body" doc:"A request's body must have arrived within this time."`
-	Connections int           `yaml:"connections" doc:"Connections at once."`
-	HeaderBytes int64         `yaml:"header_bytes" doc:"Size of a request's headers."`
-	BodyMemory  int64         `yaml:"body_memory" doc:"Bodies held in memory at once, all requests together."`
+	ReadHeader  time.Duration `yaml:"read_header" most:"5m" doc:"A request's headers must have arrived within this time."`
+	ReadBody    time.Duration `yaml:"read_body" most:"5m" doc:"A request's body must have arrived within this time."`
+	Connections int           `yaml:"connections" most:"1000000" doc:"Connections at once."`
+	HeaderBytes int64         `yaml:"header_bytes" most:"1MiB" doc:"Size of a request's headers."`
+	BodyMemory  int64         `yaml:"body_memory" most:"64GiB" doc:"Bodies held in memory at once, all requests together."`
 }
 
 // JournalLimits bound the journal.
 type JournalLimits struct {
-	Reserve int64 `yaml:"reserve" doc:"Below this much free space no new event is stored (Stripe gets 503 and keeps it), so that a full disk can heal by draining."`
+	Reserve int64 `yaml:"reserve" most:"1TiB" doc:"Below this much free space no new event is stored (Stripe gets 503 and keeps it), so that a full disk can heal by draining."`
 }
 
 // Retention says how long events are kept.
 type Retention struct {
-	Delivered time.Duration `yaml:"delivered" doc:"Events that every backend has."`
-	Failed    time.Duration `yaml:"failed" doc:"Events that were given up. Until then they can be resent; after it they are gone."`
-	Ignored   time.Duration `yaml:"ignored" doc:"Events that a route with to: [] ignores."`
-	Unrouted  time.Duration `yaml:"unrouted" doc:"Events that no route matches."`
+	Delivered time.Duration `yaml:"delivered" most:"87600h" doc:"Events that every backend has."`
+	Failed    time.Duration `yaml:"failed" most:"87600h" doc:"Events that were given up. Until then they can be resent; after it they are gone."`
+	Ignored   time.Duration `yaml:"ignored" most:"87600h" doc:"Events that a route with to: [] ignores."`
+	Unrouted  time.Duration `yaml:"unrouted" most:"87600h" doc:"Events that no route matches."`
 }
 
 // Quarantine bounds what is kept of requests that come from Stripe's addresses and do not verify.
 type Quarantine struct {
-	MaxBytes int64         `yaml:"max_bytes" doc:"Of all that is kept."`
-	MaxAge   time.Duration `yaml:"max_age" doc:"Then a request is dropped for good; it is alerted 7 days before."`
+	MaxBytes int64         `yaml:"max_bytes" most:"64GiB" doc:"Of all that is kept."`
+	MaxAge   time.Duration `yaml:"max_age" most:"8760h" doc:"Then a request is dropped for good; it is alerted 7 days before."`
 	Rate     float64       `yaml:"rate" doc:"At most this many are kept in a time."`
 }
 
 type source struct {
 	Path           string         `yaml:"path" required:"true" doc:"The path of the URL registered at Stripe, exactly, such as /stripe/webhook."`
 	SigningSecrets []proxy.Secret `yaml:"signing_secrets" required:"true" doc:"This endpoint's signing secrets (whsec_...). Several while one is rolled."`
-	Tolerance      time.Duration  `yaml:"tolerance" doc:"How old a signature may be."`
-	MaxBody        int64          `yaml:"max_body" doc:"Larger bodies are refused with 413."`
+	Tolerance      time.Duration  `yaml:"tolerance" most:"24h" doc:"How old a signature may be."`
+	MaxBody        int64          `yaml:"max_body" most:"64MiB" doc:"Larger bodies are refused with 413."`
 }
 
 type backend struct {
 	URL            string                  `yaml:"url" required:"true" doc:"The exact target: nothing is added to its path."`
 	Timeout        time.Duration           `yaml:"timeout" doc:"Of one attempt, at most 5m. Stripe is answered at inline_timeout, whatever this says."`
-	MaxInFlight    int                     `yaml:"max_in_flight" doc:"Requests at once, first and later attempts together. Less than the backend has workers."`
+	MaxInFlight    int                     `yaml:"max_in_flight" most:"10000" doc:"Requests at once, first and later attempts together. Less than the backend has workers."`
 	Rate           float64                 `yaml:"rate" doc:"At most this many late deliveries in a time, such as 50/s or 600/m. Default: no limit."`
 	Retry          retry                   `yaml:"retry" doc:"How a failed delivery is tried again: exponential backoff with jitter."`
 	Breaker        breaker                 `yaml:"breaker" doc:"When to leave a failing backend alone."`
@@ -109,14 +109,14 @@ type backend struct {
 }
 
 type retry struct {
-	Initial     time.Duration `yaml:"initial" doc:"Before the second attempt."`
-	Max         time.Duration `yaml:"max" doc:"The longest wait between two attempts."`
-	GiveUpAfter time.Duration `yaml:"give_up_after" doc:"Then the delivery is Failed: kept, and sent again only when asked. At least 10 attempts are made."`
+	Initial     time.Duration `yaml:"initial" most:"24h" doc:"Before the second attempt."`
+	Max         time.Duration `yaml:"max" most:"168h" doc:"The longest wait between two attempts."`
+	GiveUpAfter time.Duration `yaml:"give_up_after" most:"8760h" doc:"Then the delivery is Failed: kept, and sent again only when asked. At least 10 attempts are made."`
 }
 
 type breaker struct {
-	Failures int           `yaml:"failures" doc:"So many failures in a row open it: events are stored at once, and nothing is sent."`
-	OpenFor  time.Duration `yaml:"open_for" doc:"Then one event is sent, to see whether the backend is back."`
+	Failures int           `yaml:"failures" most:"1000" doc:"So many failures in a row open it: events are stored at once, and nothing is sent."`
+	OpenFor  time.Duration `yaml:"open_for" most:"24h" doc:"Then one event is sent, to see whether the backend is back."`
 }
 
 type success struct {
@@ -257,6 +257,9 @@ func annotate(s *jsonschema.Schema, t reflect.Type, part reflect.Value) {
 	for _, f := range reflect.VisibleFields(t) {
 		p, _ := s.Properties.Get(f.Tag.Get("yaml"))
 		p.Description = f.Tag.Get("doc")
+		if most := f.Tag.Get("most"); most != "" {
+			p.Description += " At most " + most + "."
+		}
 		if _, ok := scalarTypes[f.Type]; ok {
 			p.Default = rendered(def.FieldByIndex(f.Index))
 		}

@@ -198,3 +198,42 @@ func collect(v any, path string, texts map[string][]string) {
 		}
 	}
 }
+
+// TestEveryLimitIsBounded gives each number, size and duration a value that is absurd, and 0.
+func TestEveryLimitIsBounded(t *testing.T) {
+	t.Parallel()
+	absurd := map[reflect.Type]string{
+		reflect.TypeFor[int](): "2000000000", reflect.TypeFor[int64](): "7EiB", reflect.TypeFor[time.Duration](): "2000000h",
+	}
+	eachKey(reflect.TypeFor[document](), reflect.Value{}, "", func(path string, f reflect.StructField, _ reflect.Value) {
+		most, numeric := absurd[f.Type]
+		if !numeric {
+			return
+		}
+		top, below, _ := strings.Cut(path, ".")
+		parts := map[string]string{
+			"sources":  "sources: {NAME: {path: /a, signing_secrets: [whsec_a], %s}}",
+			"backends": "backends: {b: {url: \"http://h/\"}, NAME: {url: \"http://h/\", %s}}",
+			"routes":   "routes: [{to: [b], answer: " + map[bool]string{true: "relay", false: "backend"}[strings.Contains(below, "fallback")] + ", %s}]",
+		}
+		keys := strings.Split(strings.TrimPrefix(below, "NAME."), ".")
+		for value, ok := range map[string]bool{most: false, "0": path == "shutdown_delay"} {
+			text := strings.Join(keys, ": {") + ": " + value + strings.Repeat("}", len(keys)-1)
+			src := "sources: {NAME: {path: /a, signing_secrets: [whsec_a]}}\nbackends: {b: {url: \"http://h/\"}}\nroutes: [{to: [b]}]\n"
+			switch part, inMap := parts[top]; {
+			case inMap:
+				lines := strings.Split(src, "\n")
+				lines[slices.Index([]string{"sources", "backends", "routes"}, top)] = fmt.Sprintf(part, text)
+				src = strings.Join(lines, "\n")
+			case below == "":
+				src += path + ": " + value
+			default:
+				src += top + ": {" + text + "}"
+			}
+			p := parse("routes.yaml", []byte(src), testEnv).Problems.errors()
+			if (len(p) == 0) != ok || !ok && !strings.Contains(p[0].Text, lastKey(path)) && path != "version" {
+				t.Errorf("%s: %s is taken: %t, want %t: %v", path, value, len(p) == 0, ok, p)
+			}
+		}
+	})
+}
