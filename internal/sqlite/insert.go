@@ -69,7 +69,7 @@ func (t *tx) flushRows() error {
 		}
 		t.rows[in.table] = t.rows[in.table][:0]
 	}
-	return nil
+	return t.flushMarks()
 }
 
 // insert writes an event that is new.
