@@ -103,6 +103,28 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
+// BenchmarkStored is what a stored event costs the journal: it is appended, Stripe is answered, and that is noted.
+func BenchmarkStored(b *testing.B) {
+	d := benchDB(b, Options{})
+	now := time.Now()
+	measure(b, 64, func(n int64) {
+		e := proxy.Entry{Event: benchEvent(n), Deliveries: []proxy.EntryDelivery{
+			{Delivery: proxy.Delivery{Backend: "legacy", State: proxy.Pending, Turn: 1, Due: now.Add(time.Hour), TurnStarted: now}},
+		}}
+		seq, err := d.Append(context.Background(), e)
+		if err != nil {
+			b.Error(err)
+		}
+		mark := proxy.Entry{Event: &proxy.Event{Seq: seq, Source: e.Event.Source, ID: e.Event.ID}, Answered: now}
+		for d.Record(mark) != nil {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if err := d.Flush(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // BenchmarkEvent is what the caller alone costs: making the event and getting it ready.
 func BenchmarkEvent(b *testing.B) {
 	measure(b, 1, func(n int64) { ready(proxy.Entry{Event: benchEvent(n), State: proxy.Ignored}).done() })

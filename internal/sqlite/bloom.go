@@ -11,8 +11,8 @@ import (
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// ids says of most events that come in for the first time that they are new, without asking SQL: a Bloom filter over
-// all keys in the file. It never says so of a key that is there. Until it has read the file it says nothing.
+// ids tells of most events that come in for the first time that they are new, without a query: it is a Bloom filter over
+// all keys in the file. It never takes a key for new that is there, and until the file has been read, none at all.
 type ids struct {
 	seed   maphash.Seed
 	mu     sync.RWMutex // locked for writing only to swap filters
@@ -103,8 +103,9 @@ func (s *ids) crowded() bool {
 	return s.cur.crowded()
 }
 
-// load fills a filter that fits with every key in the file, and then uses it. barrier returns when the batch that is
-// being written now is committed: a key that was added before next was there would be in neither filter.
+// load fills a filter of a fitting size with every key in the file, and then uses it. barrier returns when the batch that
+// is being written now is committed: a key of it that was added before next was there is in the file by then. Without
+// that, neither what is read nor next would have it.
 func (s *ids) load(ctx context.Context, db *sql.DB, barrier func(context.Context) error) (err error) {
 	defer func() {
 		if err != nil {

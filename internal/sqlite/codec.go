@@ -72,7 +72,7 @@ func flag(b bool) int64 {
 
 var errHeader = errors.New("stored headers are damaged")
 
-// appendHeader writes names and values with their lengths before them, so that any byte comes back as it was.
+// appendHeader encodes h as names and values, each with its length before it, so that every byte comes back as it was.
 func appendHeader(b []byte, h http.Header) []byte {
 	text := func(s string) {
 		b = binary.AppendUvarint(b, uint64(len(s)))

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Filesystems on which SQLite's locks or shared memory do not hold (sqlite.org/wal.html, "all processes must be on the
-// same host"), and those that do not outlive the machine or the container.
+// Filesystems on which SQLite's locks or its shared memory cannot be relied on (sqlite.org/wal.html, "all processes must
+// be on the same host") are refused. Those that do not outlive the machine or the container get a warning.
 var (
 	refused = map[int64]string{
 		unix.NFS_SUPER_MAGIC: "NFS", unix.SMB_SUPER_MAGIC: "SMB", unix.SMB2_SUPER_MAGIC: "SMB", unix.CIFS_SUPER_MAGIC: "SMB",
@@ -37,7 +37,7 @@ func checkFilesystem(dir string, log *zap.Logger) error {
 	return nil
 }
 
-// freeBytes is what an ordinary user may still write on the disk of path.
+// freeBytes is how much anybody but root may still write to the disk that path is on.
 func freeBytes(path string) (int64, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
@@ -46,7 +46,7 @@ func freeBytes(path string) (int64, error) {
 	return int64(s.Bavail) * s.Bsize, nil
 }
 
-// allocate gives f that many bytes of disk.
+// allocate has the disk set aside size bytes for f.
 func allocate(f *os.File, size int64) error {
 	return unix.Fallocate(int(f.Fd()), 0, 0, size)
 }

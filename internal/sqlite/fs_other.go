@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkFilesystem knows only Linux's filesystems.
+// checkFilesystem refuses nothing: the filesystems that it would refuse are known by their numbers on Linux only.
 func checkFilesystem(string, *zap.Logger) error { return nil }
 
-// freeBytes is what an ordinary user may still write on the disk of path.
+// freeBytes is how much anybody but root may still write to the disk that path is on.
 func freeBytes(path string) (int64, error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
@@ -21,7 +21,7 @@ func freeBytes(path string) (int64, error) {
 	return int64(s.Bavail) * int64(s.Bsize), nil
 }
 
-// allocate gives f that many bytes of disk, by writing them.
+// allocate has the disk set aside size bytes for f, by writing them.
 func allocate(f *os.File, size int64) error {
 	_, err := f.Write(make([]byte, size))
 	return err

@@ -3,27 +3,32 @@ package sqlite
 import (
 	"database/sql/driver"
 	"fmt"
+	"math/bits"
 	"strings"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
 
-// rowsAtOnce is how many new rows one statement writes. Each statement has a fixed cost, about a third of a row's.
-const rowsAtOnce = 8
+// rowsAtOnce is how many new rows wait for each other at most. Each statement has a fixed cost, about a third of a
+// row's, so they are written by as few as possible: 32, 16, 8, 4, 2 or 1 at a time.
+const rowsAtOnce = 32
 
-// insert is a statement that writes rows, one or rowsAtOnce of them.
+// insert is the statements that write rows of a table; the one at n writes 1<<n of them.
 type insert struct {
-	table     int // which of rows
-	width     int // columns
-	one, many string
+	table      int // which of rows
+	width      int // columns
+	statements []string
 }
 
 func newInsert(table int, into string) insert {
 	width := strings.Count(into, ",") + 1
-	row := "(?" + strings.Repeat(",?", width-1) + ")"
-	into = "INSERT INTO " + into + " VALUES "
-	return insert{table, width, into + row, into + row + strings.Repeat(","+row, rowsAtOnce-1)}
+	row := ",(?" + strings.Repeat(",?", width-1) + ")"
+	in := insert{table: table, width: width}
+	for n := 1; n <= rowsAtOnce; n *= 2 {
+		in.statements = append(in.statements, "INSERT INTO "+into+" VALUES "+strings.Repeat(row, n)[1:])
+	}
+	return in
 }
 
 var (
@@ -40,19 +45,26 @@ type rows [len(inserts)][]driver.Value
 // write writes a row, now or with others.
 func (t *tx) write(in *insert, v ...driver.Value) error {
 	if t.rows == nil {
-		if _, err := t.exec(in.one, v...); err != nil {
-			return fmt.Errorf("insert: %w", err)
-		}
-		return nil
+		return t.writeAll(in, v)
 	}
 	waiting := append(t.rows[in.table], v...)
-	if len(waiting) == rowsAtOnce*in.width {
-		if _, err := t.exec(in.many, waiting...); err != nil {
+	t.rows[in.table] = waiting
+	if len(waiting) < rowsAtOnce*in.width {
+		return nil
+	}
+	t.rows[in.table] = waiting[:0]
+	return t.writeAll(in, waiting)
+}
+
+func (t *tx) writeAll(in *insert, waiting []driver.Value) error {
+	for len(waiting) > 0 {
+		size := bits.Len(uint(len(waiting)/in.width)) - 1
+		n := in.width << size
+		if _, err := t.exec(in.statements[size], waiting[:n]...); err != nil {
 			return fmt.Errorf("insert: %w", err)
 		}
-		waiting = waiting[:0]
+		waiting = waiting[n:]
 	}
-	t.rows[in.table] = waiting
 	return nil
 }
 
@@ -62,14 +74,12 @@ func (t *tx) flushRows() error {
 		return nil
 	}
 	for _, in := range inserts {
-		for waiting := t.rows[in.table]; len(waiting) > 0; waiting = waiting[in.width:] {
-			if _, err := t.exec(in.one, waiting[:in.width]...); err != nil {
-				return fmt.Errorf("insert: %w", err)
-			}
+		if err := t.writeAll(in, t.rows[in.table]); err != nil {
+			return err
 		}
 		t.rows[in.table] = t.rows[in.table][:0]
 	}
-	return nil
+	return t.flushMarks()
 }
 
 // insert writes an event that is new.

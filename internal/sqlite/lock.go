@@ -54,17 +54,19 @@ func holder(text string) string {
 	return text
 }
 
-// sign says who holds the lock. That is only information: a full disk must not keep a gateway from starting.
+// sign writes into the lock's file who holds it. That is only information, so nothing comes of an error: a full disk must
+// not keep a gateway from starting.
 func sign(f *os.File) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown host"
 	}
 	who := fmt.Appendf(nil, "process %d on %s, since %s\n", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
-	if _, err := f.WriteAt(who, 0); err == nil { // over what is there, whose block may be the last that there is
+	if _, err := f.WriteAt(who, 0); err == nil { // first over the old text: its block may be the last one to be had
 		_ = f.Truncate(int64(len(who)))
 	}
 }
 
-// unlockFile leaves the file: removing it would let two processes hold two files of one name.
+// unlockFile leaves the file in place. Were it removed, one process could hold the lock of the removed file, which it had
+// waited for, while another holds that of a new file with the same name.
 func unlockFile(f *os.File) error { return f.Close() }

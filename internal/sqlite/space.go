@@ -18,9 +18,9 @@ import (
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 )
 
-// ballastSize is set aside in a file beside the journal and given up when the disk is truly full: a full disk must heal by
-// draining, and settling and deleting need room, for the write-ahead log, and for copying it into the file, which may
-// grow by as much. So it is more than the log usually is: see walRestart.
+// ballastSize is how much is set aside in a file beside the journal, which is deleted when the disk is truly full. A full
+// disk must heal by draining, and even settling and deleting need some room: the write-ahead log may grow, and the file
+// may grow by as much when the log is copied into it. So this is more than the log usually is: see walRestart.
 const ballastSize = 32 << 20
 
 // earlyStep is how many Delivered events are dropped at a time to make room.
@@ -41,7 +41,7 @@ func (s *space) init(path string, o Options) {
 	*s = space{dir: filepath.Dir(path), ballast: path + ".ballast", reserve: o.Reserve, log: o.Log, free: o.free}
 }
 
-// set says whether the journal is full, and logs when that changes.
+// set notes whether the journal is full, and logs when that changes.
 func (s *space) set(full bool, free int64) {
 	if s.full.Swap(full) == full {
 		return
@@ -56,7 +56,7 @@ func (s *space) set(full bool, free int64) {
 		zap.Int64("free_bytes", free), zap.Int64("reserve_bytes", s.reserve))
 }
 
-// exhausted says that a write found no room at all. It reports whether giving up the ballast has made some.
+// exhausted is called when a write found no room at all. It gives up the ballast, and reports whether that made some.
 func (s *space) exhausted() bool {
 	s.set(true, 0)
 	err := os.Remove(s.ballast)
@@ -68,7 +68,8 @@ func (s *space) exhausted() bool {
 	return err == nil
 }
 
-// blames reports whether err came of a full disk. Where SQLite maps its files it says no more than I/O error.
+// blames reports whether a full disk was the cause of err. Of a file that it cannot map into memory for want of room
+// SQLite says no more than that there was an I/O error.
 func (s *space) blames(err error) bool {
 	if errors.Is(err, syscall.ENOSPC) || code(err) == lib.SQLITE_FULL {
 		return true
@@ -80,10 +81,10 @@ func (s *space) blames(err error) bool {
 	return freeErr == nil && free < mapped
 }
 
-// mapped is more than SQLite needs to map its index of the log.
+// mapped is more than the index of the log, which SQLite maps into memory, usually takes.
 const mapped = 1 << 20
 
-// makeBallast makes it, when there is plenty of room for it.
+// makeBallast makes the ballast, unless it is there or there is not plenty of room.
 func (s *space) makeBallast(free int64) {
 	if s.reserve <= 0 || free < s.reserve+2*ballastSize {
 		return
@@ -142,8 +143,8 @@ func (d *DB) checkSpace(ctx context.Context) {
 	s.set(false, free)
 }
 
-// checkRoom looks, where there is no reserve, whether there is room again after a write found none: for a log of its
-// usual size.
+// checkRoom is what checkSpace does where there is no reserve: after a write found no room, it looks whether there is
+// enough again for a log of its usual size.
 func (d *DB) checkRoom(ctx context.Context) {
 	if !d.space.full.Load() {
 		return
@@ -164,7 +165,8 @@ func (d *DB) cutLog(ctx context.Context) (int64, error) {
 	return d.room(ctx, d.space.reserve)
 }
 
-// room is what may still be written: the disk's free bytes, and the file's own free pages where those are not enough.
+// room is how much may still be written: what is free on the disk and, where that is not enough, the free pages within
+// the file too.
 func (d *DB) room(ctx context.Context, enough int64) (int64, error) {
 	free, err := d.space.free(d.space.dir)
 	if err != nil || free >= enough {

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -19,7 +20,11 @@ type tx struct {
 	undo  []func()
 	after []func() // run when it is committed
 	rows  *rows    // nil: each row is written by itself
+	marks []mark   // wait like rows
 }
+
+// mark says when Stripe had our answer to an event that is in the file.
+type mark struct{ seq, answered int64 }
 
 type total struct {
 	backend string
@@ -107,6 +112,9 @@ func ready(e proxy.Entry) *entry {
 // creates reports whether the entry stands for an event, rather than saying only that Stripe has our answer to one.
 func (e *entry) creates() bool { return len(e.Deliveries) > 0 || e.State != "" }
 
+// isMark reports whether it says only that, of an event of which the number is known.
+func (e *entry) isMark() bool { return !e.creates() && e.Event.Seq != 0 }
+
 func (e *entry) size() int64 { return int64(len(e.Event.Body) + len(e.headers) + 512) }
 
 // eventRow is the part of an event's row that a merge may change.
@@ -123,7 +131,7 @@ func scanEventRow(r row) eventRow {
 
 // put writes or merges an entry and returns its event's number.
 func (t *tx) put(e *entry) (int64, error) {
-	if !e.creates() && e.Event.Seq != 0 {
+	if e.isMark() {
 		return e.Event.Seq, t.answered(e)
 	}
 	k, err := t.lookup(e)
@@ -137,6 +145,35 @@ func (t *tx) put(e *entry) (int64, error) {
 		return t.insert(e)
 	}
 	return k.seq, t.merge(k, e)
+}
+
+const writeMarks = `UPDATE events SET answered = max(answered, CAST(substr(?3, (seq - ?1) * 16 + 1, 16) AS INTEGER))
+	WHERE seq BETWEEN ?1 AND ?2`
+
+// flushMarks writes the marks that wait. Those of events that came one after the other, which is most of them, are one
+// statement: it gets the times as one text of 16 digits each. An event between them without a mark gets a time of 0,
+// which changes nothing.
+func (t *tx) flushMarks() error {
+	slices.SortFunc(t.marks, func(a, b mark) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.answered, b.answered)) })
+	for len(t.marks) > 0 {
+		first, next := t.marks[0].seq, t.marks[0].seq
+		var times []byte
+		for len(t.marks) > 0 && t.marks[0].seq <= next+1 {
+			m := t.marks[0]
+			t.marks = t.marks[1:]
+			if m.seq < next { // another one of the same event, and later
+				times, next = times[:len(times)-16], m.seq
+			}
+			for ; next < m.seq; next++ {
+				times = append(times, "0000000000000000"...)
+			}
+			times, next = fmt.Appendf(times, "%016d", m.answered), next+1
+		}
+		if _, err := t.exec(writeMarks, first, next-1, times); err != nil {
+			return fmt.Errorf("note answers: %w", err)
+		}
+	}
+	return nil
 }
 
 // answered notes that Stripe has our answer to an event of which the number is known.

@@ -171,8 +171,10 @@ func (t *tx) commit(all []*op) error {
 func (t *tx) do(o *op) error {
 	n := len(t.undo)
 	var err error
-	if o.put != nil {
-		o.seq, err = t.put(o.put)
+	if e := o.put; e != nil && e.isMark() && o.done == nil && t.rows != nil {
+		t.marks = append(t.marks, mark{e.Event.Seq, millis(e.Answered)}) // nobody asks whether the event is there
+	} else if e != nil {
+		o.seq, err = t.put(e)
 	} else {
 		err = o.run(t)
 	}
@@ -225,7 +227,7 @@ func fatal(err error) error {
 // runEach starts the transaction again, with a savepoint for each operation.
 func (t *tx) runEach(all []*op) error {
 	t.undoTo(0)
-	t.after, t.rows = nil, nil
+	t.after, t.rows, t.marks = nil, nil, nil
 	clear(t.delta)
 	if _, err := t.exec("ROLLBACK"); err != nil {
 		return err

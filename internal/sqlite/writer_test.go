@@ -107,3 +107,47 @@ func TestRecordInOutage(t *testing.T) {
 	set(nil)
 	release()
 }
+
+// TestMarksTogether: answers that are noted together each go to their own event, the latest of one event wins, events
+// between them keep what they have, and so does a turn that began after its answer.
+func TestMarksTogether(t *testing.T) {
+	d := openNew(t)
+	at := time.UnixMilli(1_700_000_000_000).UTC()
+	want := map[int64]time.Time{}
+	for i := range int64(12) {
+		e := entryOf(i, proxy.Pending)
+		if i == 4 {
+			e.Answered = at
+		}
+		seq, err := d.Append(t.Context(), e)
+		if err != nil || seq != i+1 {
+			t.Fatalf("event %d has number %d, %v", i, seq, err)
+		}
+		want[seq] = e.Answered
+	}
+	release := stall(t, d) // so that all are of one batch
+	record := func(e proxy.Entry) {
+		t.Helper()
+		if err := d.Record(e); err != nil {
+			t.Error(err)
+		}
+	}
+	for i, seq := range []int64{3, 2, 12, 4, 6, 3, 99, 1, 11} { // 3 twice, the later time last; 5 lies between; 99 is none
+		want[seq] = at.Add(time.Duration(i) * time.Second)
+		record(proxy.Entry{Event: &proxy.Event{Seq: seq}, Answered: want[seq]})
+	}
+	record(proxy.Entry{Event: &proxy.Event{Seq: 6}, Answered: at}) // earlier than what it has
+	turn := entryOf(10, proxy.Pending)                             // of number 11
+	turn.Deliveries[0].Turn = 2
+	record(turn)
+	want[11] = time.Time{}
+	release()
+	if err := d.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(12) {
+		if k, err := d.Find(t.Context(), entryOf(i, proxy.Pending).Event.Key()); err != nil || !k.Answered.Equal(want[i+1]) {
+			t.Errorf("event %d was answered at %v, %v; want %v", i+1, k.Answered, err, want[i+1])
+		}
+	}
+}
