@@ -23,7 +23,7 @@ func TestEarlyDropAfterClockAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := d.dropEarly(t.Context(), now); err != nil || n != 9 {
+	if n, err := d.dropEarly(t.Context(), now, earlyStep); err != nil || n != 9 {
 		t.Errorf("dropped %d, %v, want 9", n, err)
 	}
 }

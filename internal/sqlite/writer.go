@@ -80,7 +80,7 @@ func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 	for _, f := range t.after {
 		f()
 	}
-	d.wal.wrote(all)
+	d.wrote(all)
 	d.history.written(all[waiting:], d.log)
 	for _, o := range all {
 		if o.put != nil {
