@@ -14,6 +14,7 @@ import (
 // Backup writes a copy of the journal, as it is at this moment, to a file that must not exist yet, and returns once the
 // copy is on stable storage. Events go on being taken meanwhile; the write-ahead log cannot be emptied until the copy is
 // done, so it grows by what is written in that time. progress, which may be nil, is told of bytes about once a second.
+// It copies the file that is open, also when that is no longer at its path.
 func (d *DB) Backup(ctx context.Context, path string, progress func(done, total int64)) (err error) {
 	defer func() {
 		if err != nil {
@@ -41,11 +42,7 @@ func (d *DB) Backup(ctx context.Context, path string, progress func(done, total 
 }
 
 func (d *DB) copyTo(ctx context.Context, path string, progress func(done, total int64)) error {
-	pool, err := open(d.path, 1, false)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
+	pool := d.file.copies.Load()
 	var pages int64
 	if err := pool.QueryRowContext(ctx, "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count").Scan(&pages); err != nil {
 		return err

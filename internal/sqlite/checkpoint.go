@@ -110,12 +110,17 @@ func (d *DB) copySome(ctx context.Context) (log, left int64, err error) {
 	if code(err) == lib.SQLITE_FULL {
 		d.space.exhausted()
 	} else if broken(err) {
-		select {
-		case d.hurt <- fmt.Errorf("checkpoint: %w", err):
-		default:
-		}
+		d.report(fmt.Errorf("checkpoint: %w", err))
 	}
 	return log, left, err
+}
+
+// report tells the writer that the file cannot be trusted.
+func (d *DB) report(err error) {
+	select {
+	case d.hurt <- err:
+	default:
+	}
 }
 
 // logSize is what the log takes of the disk.
@@ -209,6 +214,9 @@ func (d *DB) housekeep() {
 			return
 		case <-d.wal.poke:
 		case <-tick.C:
+		}
+		if err := d.origin.lookAgain(); err != nil {
+			d.report(err)
 		}
 		d.copyLog(ctx)
 	}

@@ -84,6 +84,7 @@ type DB struct {
 	oldest  oldest // Pending events
 	prune   pruner
 	space   space
+	origin  origin
 	totals  sync.Mutex // one look at the counters at a time
 
 	reading, counting permits // of lists, of Count
@@ -123,7 +124,10 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait, o.Log); err != nil {
 		return nil, err
 	}
-	c, err := d.connect(ctx)
+	var c *connection
+	if err = private(path); err == nil {
+		c, err = d.connect(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, unlockFile(d.lock))
 	}
@@ -139,11 +143,8 @@ type connection struct {
 	conn *sql.Conn
 }
 
-// connect opens the file anew. Opening needs some room too: a full disk takes the ballast.
+// connect opens the file anew, which must be there. Opening needs some room too: a full disk takes the ballast.
 func (d *DB) connect(ctx context.Context) (*connection, error) {
-	if err := private(d.path); err != nil {
-		return nil, err
-	}
 	c, err := d.connectOnce(ctx)
 	if err != nil && d.space.blames(err) && d.space.exhausted() {
 		c, err = d.connectOnce(ctx)
@@ -154,6 +155,9 @@ func (d *DB) connect(ctx context.Context) (*connection, error) {
 // connectOnce opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
 // connection that broke, has written is synced, checked and checkpointed before the first acknowledgement.
 func (d *DB) connectOnce(ctx context.Context) (_ *connection, err error) {
+	if _, err := os.Stat(d.path); err != nil { // SQLite would make another, and what was acknowledged is not in that
+		return nil, err
+	}
 	// No connection is open now: closing a descriptor of the file would drop the locks of one that is.
 	if err := syncFiles(d.path, d.path+"-wal"); err != nil {
 		return nil, err
@@ -186,10 +190,10 @@ func (d *DB) connectOnce(ctx context.Context) (_ *connection, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.file.letIn(d.path); err != nil {
+	if err := d.file.letIn(ctx, d.path); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return c, d.origin.remember(d.path)
 }
 
 func (c *connection) close() {
@@ -211,6 +215,9 @@ func (d *DB) run(c *connection) {
 		})
 		if err != nil {
 			d.fail(err)
+		}
+		if errors.Is(err, errMoved) && d.awaitFile(c) {
+			continue
 		}
 		d.disconnect(c)
 		if err == nil {
@@ -255,17 +262,22 @@ func (d *DB) reopen() *connection {
 			d.log.Warn("journal is still unavailable", zap.Error(err))
 			continue
 		}
-		select {
-		case <-d.hurt: // it was about the connection before
-		default:
-		}
-		d.mu.Lock()
-		since := d.down.Since
-		d.down = nil
-		d.mu.Unlock()
-		d.log.Info("journal available again", zap.Duration("after", time.Since(since)))
+		d.recovered()
 		return c
 	}
+}
+
+// recovered ends an outage.
+func (d *DB) recovered() {
+	select {
+	case <-d.hurt: // it was about what is over
+	default:
+	}
+	d.mu.Lock()
+	since := d.down.Since
+	d.down = nil
+	d.mu.Unlock()
+	d.log.Info("journal available again", zap.Duration("after", time.Since(since)))
 }
 
 // Close writes what Record has taken, ends the journal and gives the file free.

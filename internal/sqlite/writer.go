@@ -82,18 +82,22 @@ func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 	}
 	d.wrote(all)
 	d.history.written(all[waiting:], d.log)
+	lost := d.origin.lookAgain()
 	for _, o := range all {
 		if o.put != nil {
 			o.put.done()
 		}
 	}
 	for _, o := range all[:waiting] {
+		if lost != nil && !o.reads && o.err == nil {
+			o.err = fmt.Errorf("journal unavailable: %w", lost)
+		}
 		o.answer()
 	}
 	if d.onCommit != nil {
 		d.onCommit(time.Since(start), len(all))
 	}
-	return nil
+	return lost
 }
 
 // failed deals with a batch that was rolled back. Nobody is told of success; what may succeed by itself is run again:
