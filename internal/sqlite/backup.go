@@ -13,7 +13,7 @@ import (
 
 // Backup writes a copy of the journal, as it is at this moment, to a file that must not exist yet, and returns once the
 // copy is on stable storage. Events go on being taken meanwhile; the write-ahead log cannot be emptied until the copy is
-// done, so it grows by what is written in that time. progress, which may be nil, is told of bytes about once a second.
+// done, so it grows by what is written in that time: when the disk has no more room for that, the copy ends. progress, which may be nil, is told of bytes about once a second.
 // It copies the file that is open, also when that is no longer at its path.
 func (d *DB) Backup(ctx context.Context, path string, progress func(done, total int64)) (err error) {
 	defer func() {
@@ -35,7 +35,13 @@ func (d *DB) Backup(ctx context.Context, path string, progress func(done, total 
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := d.file.use(ctx, func(ctx context.Context) error { return d.copyTo(ctx, path, progress) }); err != nil {
+	d.copying.Add(1)
+	err = d.file.use(ctx, func(ctx context.Context) error { return d.copyTo(ctx, path, progress) })
+	d.copying.Add(-1)
+	if errors.Is(err, errAside) {
+		err = errors.New("the journal's disk has no room left for the write-ahead log that grows meanwhile")
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return syncFiles(path, filepath.Dir(path)) // VACUUM INTO does not sync what it writes

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -20,10 +21,13 @@ const (
 	walCopy     = 4 << 20   // copy after about this much was written
 	walRestart  = 8 << 20   // start again from the beginning above this
 	walRest     = 2 << 20   // but only when no more than this is left to copy
-	walTruncate = 256 << 20 // cut the log above this, whatever is left
+	walTruncate = 256 << 20 // empty the log above this, whoever reads
+
+	readGrace = time.Second // within which readers have to leave then
 )
 
 type walState struct {
+	limit   int64                  // walTruncate
 	written atomic.Int64           // bytes since the last copy, about
 	mode    atomic.Pointer[string] // what the writer is to do after its batch: RESTART or TRUNCATE
 	met     atomic.Pointer[error]  // what it met when it did that last
@@ -89,7 +93,7 @@ func (d *DB) copyLog(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	if size := d.logSize(); size > walTruncate || d.space.tight(size) {
+	if size := d.logSize(); size > d.wal.limit || d.space.tight(size) {
 		if err := d.emptyLog(ctx); err != nil {
 			d.log.Warn("the write-ahead log cannot be emptied yet", zap.Int64("bytes", d.logSize()), zap.Error(err))
 		}
@@ -132,12 +136,24 @@ func (d *DB) logSize() int64 {
 	return s.Size()
 }
 
-// emptyLog copies the whole log and gives what it takes back to the disk.
+// emptyLog copies the whole log and gives what it takes back to the disk. Readers that overlap would never let it: they
+// step aside. A copy that is being made goes on while the disk has room for the log.
 func (d *DB) emptyLog(ctx context.Context) error {
-	if _, _, err := d.copySome(ctx); err != nil {
-		return err
+	_, left, err := d.copySome(ctx)
+	if d.copying.Load() > 0 && !d.space.tight(d.logSize()) {
+		return cmp.Or(err, errReaders)
 	}
-	return d.truncateLog(ctx)
+	if err == nil && left > walRest { // somebody has read since before that was written
+		d.file.gap(readGrace, func() {})
+		_, _, err = d.copySome(ctx)
+	}
+	if err == nil {
+		err = d.truncateLog(ctx)
+	}
+	if errors.Is(err, errReaders) {
+		d.file.gap(readGrace, func() { err = d.truncateLog(ctx) })
+	}
+	return err
 }
 
 // truncateLog has the writer copy the rest and empty the log, and returns what it met.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,7 +33,7 @@ type Options struct {
 
 	OnCommit func(took time.Duration, ops int) // told of each batch; must be quick
 
-	segment int64 // segmentSize
+	segment, walLimit int64 // of tests: segmentSize, walTruncate
 
 	free func(dir string) (int64, error) // of tests: what is free on the disk; default freeBytes
 }
@@ -58,6 +59,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.segment == 0 {
 		o.segment = segmentSize
+	}
+	if o.walLimit == 0 {
+		o.walLimit = walTruncate
 	}
 	return o
 }
@@ -87,7 +91,8 @@ type DB struct {
 	origin  origin
 	totals  sync.Mutex // one look at the counters at a time
 
-	reading, counting permits // of lists, of Count
+	reading, counting permits      // of lists, of Count
+	copying           atomic.Int32 // backups that are being made
 
 	// The writer's own.
 	seq       int64     // the last event's number
@@ -118,7 +123,7 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	}
 	d.prune.file, d.prune.queue = &d.file, &d.queue
 	d.file.closed = func() error { return cmp.Or(d.unavailable(), errClosed) }
-	d.wal.poke = make(chan struct{}, 1)
+	d.wal.poke, d.wal.limit = make(chan struct{}, 1), o.walLimit
 	d.newest.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
 	d.space.init(path, o)
 	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait, o.Log); err != nil {

@@ -83,8 +83,16 @@ func (f *file) cancel(cause error) {
 	}
 }
 
-// errAside tells one who has read for long that the log had to be emptied. What it did can be done again.
+// errAside tells one who has read for long that the log had to be emptied. It can read again: see again.
 var errAside = errors.New("interrupted, as the journal's write-ahead log had to be emptied: try again")
+
+// again reads once more what had to step aside.
+func again(ctx context.Context, read func() error) (err error) {
+	for err = errAside; errors.Is(err, errAside) && ctx.Err() == nil; {
+		err = read()
+	}
+	return err
+}
 
 // gap runs do while nobody is in. Those who are in have grace to leave, then they are cancelled; those who come wait.
 func (f *file) gap(grace time.Duration, do func()) {
