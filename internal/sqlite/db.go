@@ -31,6 +31,8 @@ type Options struct {
 	HistoryEntries int   // entries that Record holds until they are written; default 4096
 	HistoryBytes   int64 // and their bytes; default 32 MiB
 
+	LongestWait func() time.Duration // that a delivery is made to wait for at most, now; default 1h
+
 	OnCommit func(took time.Duration, ops int) // told of each batch; must be quick
 
 	segment, walLimit int64 // of tests: segmentSize, walTruncate
@@ -56,6 +58,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.HistoryBytes == 0 {
 		o.HistoryBytes = 32 << 20
+	}
+	if o.LongestWait == nil {
+		o.LongestWait = func() time.Duration { return time.Hour }
 	}
 	if o.segment == 0 {
 		o.segment = segmentSize
