@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Backup writes a copy of the journal, as it is at this moment, to a file that must not exist yet, and returns once the
@@ -47,12 +49,35 @@ func (d *DB) Backup(ctx context.Context, path string, progress func(done, total 
 	return syncFiles(path, filepath.Dir(path)) // VACUUM INTO does not sync what it writes
 }
 
+// errOwnDisk: a copy beside the journal must not be what makes that refuse events, and drop some to make room.
+var errOwnDisk = errors.New("the journal's own disk has no room for a copy: journal_limits.reserve must stay free; write it to another disk")
+
+// sameDisk reports whether two files are on the same filesystem.
+func sameDisk(a, b string) (bool, error) {
+	var of [2]unix.Stat_t
+	for i, path := range []string{a, b} {
+		if err := unix.Stat(filepath.Dir(path), &of[i]); err != nil {
+			return false, err
+		}
+	}
+	return of[0].Dev == of[1].Dev, nil
+}
+
 func (d *DB) copyTo(ctx context.Context, path string, progress func(done, total int64)) error {
 	pool := d.file.copies.Load()
 	var pages int64
 	if err := pool.QueryRowContext(ctx, "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count").Scan(&pages); err != nil {
 		return err
 	}
+	own, err := sameDisk(path, d.path)
+	if err != nil {
+		return err
+	}
+	if own && d.space.short(pages*pageSize) {
+		return errOwnDisk
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	done := make(chan error, 1)
 	go func() { done <- vacuumInto(ctx, pool, path) }()
 	tick := time.NewTicker(time.Second)
@@ -60,8 +85,14 @@ func (d *DB) copyTo(ctx context.Context, path string, progress func(done, total 
 	for {
 		select {
 		case err := <-done:
+			if err != nil && ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
 			return err
 		case <-tick.C:
+			if own && d.space.short(0) {
+				cancel(errOwnDisk)
+			}
 			if s, err := os.Stat(path); err == nil && progress != nil {
 				progress(min(s.Size(), pages*pageSize), pages*pageSize)
 			}

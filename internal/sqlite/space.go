@@ -185,6 +185,12 @@ func (s *space) tight(log int64) bool {
 	return err == nil && free < log+s.floor()
 }
 
+// short reports whether less than the reserve would be free on the disk after size more was written.
+func (s *space) short(size int64) bool {
+	free, err := s.free(s.dir)
+	return s.reserve > 0 && err == nil && free-size < s.again()
+}
+
 // step is how many events to drop at a time: what that writes must fit on the disk beside the log.
 func (s *space) step(log int64) int {
 	free, err := s.free(s.dir)

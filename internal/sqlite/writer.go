@@ -73,7 +73,7 @@ func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 		t.undoTo(0)
 		d.seq = seq
 		if _, rollback := c.exec("ROLLBACK"); rollback != nil && broken(rollback) {
-			err = errors.Join(err, rollback)
+			err = errors.Join(rollback, err) // the first one counts: see code
 		}
 		return d.failed(c, all[:waiting], len(past) > 0, err)
 	}
@@ -105,7 +105,7 @@ func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 func (d *DB) failed(c *conn, ops []*op, history bool, err error) error {
 	told := fmt.Errorf("journal unavailable: %w", err)
 	var again []*op
-	if code(err) == lib.SQLITE_FULL {
+	if code(err) == lib.SQLITE_FULL && !broken(err) {
 		d.space.exhausted()
 		d.wal.cut()
 		told = fmt.Errorf("%w: %w", proxy.ErrFull, err)
