@@ -138,6 +138,10 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	if err = private(path); err == nil {
 		c, err = d.connect(ctx)
 	}
+	if d.space.blames(err) {
+		err = fmt.Errorf("its disk is full, and the write-ahead log has yet to be copied into the file: make %d MiB of room there and "+
+			"start again; all that was acknowledged is in the two: %w", (d.logSize()+ballastSize)>>20, err)
+	}
 	if err != nil {
 		return nil, errors.Join(err, unlockFile(d.lock))
 	}

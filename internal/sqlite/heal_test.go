@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -158,4 +159,27 @@ func TestLogThatCannotBeCopied(t *testing.T) {
 	if err := d.truncateLog(t.Context()); err != nil || d.logSize() != 0 {
 		t.Errorf("with room again: %v, %d bytes of log", err, d.logSize())
 	}
+}
+
+// TestOpenWithoutRoom: where even the ballast is gone it says what to do, and does it once that was done.
+func TestOpenWithoutRoom(t *testing.T) {
+	dir := mount(t, "-t", "tmpfs", "-o", "size=32m", "tmpfs")
+	path := filepath.Join(dir, "j.db")
+	o := Options{Reserve: -1, Log: zap.NewNop()}
+	c, r := startChild(t, path) // so that nobody copies the log at its end
+	if _, err := r.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait()
+	filled := fillDisk(t, dir)
+	if _, err := Open(t.Context(), path, o); err == nil || !strings.Contains(err.Error(), "make 3") || !strings.Contains(err.Error(), "MiB of room") {
+		t.Errorf("Open on a full disk: %v", err)
+	}
+	if err := os.Remove(filled); err != nil {
+		t.Fatal(err)
+	}
+	openAt(t, path, o)
 }
