@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/internal/sqlite"
@@ -9,8 +10,17 @@ import (
 
 func (s *server) open(ctx context.Context) (journal.Store, error) {
 	return sqlite.Open(ctx, s.boot.Journal.Path, sqlite.Options{
-		Log: s.Log, Reserve: s.boot.JournalLimits.Reserve, OnCommit: s.metrics.committed,
+		Log: s.Log, Reserve: s.boot.JournalLimits.Reserve, OnCommit: s.metrics.committed, LongestWait: s.longestWait,
 	})
+}
+
+// longestWait is the longest retry.max of all backends, the default one included: a backend may have left routes.yaml.
+func (s *server) longestWait() time.Duration {
+	longest := time.Hour
+	for _, b := range s.file.Load().Proxy.Backends {
+		longest = max(longest, b.Retry.Max)
+	}
+	return longest
 }
 
 // prune removes what retention no longer keeps, until ctx ends.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
 )
@@ -91,4 +93,40 @@ func TestBackupLeaves(t *testing.T) {
 		t.Errorf("the backup ended with %v", err)
 	}
 	poll(t, "it is back", func() bool { return d.barrier(t.Context()) == nil })
+}
+
+// TestBackupOnOwnDisk: a copy for which the journal's disk has no room beside the reserve is refused, and makes the journal
+// refuse and drop nothing.
+func TestBackupOnOwnDisk(t *testing.T) {
+	dir := mount(t, "-t", "tmpfs", "-o", "size=160m", "tmpfs")
+	d := openAt(t, filepath.Join(dir, "j.db"), Options{Reserve: 64 << 20, Log: zap.NewNop()})
+	for n := range int64(50) {
+		e := entryOf(n, proxy.Delivered)
+		e.Event.Body = make([]byte, 1<<20)
+		if _, err := d.Append(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if n%8 == 0 {
+			if err := d.emptyLog(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	copied := filepath.Join(dir, "copy.db")
+	if err := d.Backup(t.Context(), copied, nil); !errors.Is(err, errOwnDisk) {
+		t.Errorf("Backup: %v", err)
+	}
+	d.checkSpace(t.Context())
+	if err := d.Ready(t.Context()); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	if _, _, err := d.Event(t.Context(), 1); err != nil {
+		t.Errorf("the oldest event: %v", err)
+	}
+	if _, err := os.Stat(copied); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the copy was left: %v", err)
+	}
+	if err := d.Backup(t.Context(), filepath.Join(t.TempDir(), "copy.db"), nil); err != nil {
+		t.Errorf("Backup to another disk: %v", err)
+	}
 }

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -8,6 +9,9 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
+	lib "modernc.org/sqlite/lib"
 )
 
 // The write-ahead log. A second connection copies it into the file beside the writer, whose commits then never wait
@@ -19,24 +23,35 @@ const (
 	walCopy     = 8 << 20   // copy after about this much was written
 	walRestart  = 16 << 20  // start again from the beginning above this
 	walRest     = 2 << 20   // but only when no more than this is left to copy
-	walTruncate = 256 << 20 // cut the log above this, whatever is left
+	walTruncate = 256 << 20 // empty the log above this, whoever reads
+
+	readGrace = time.Second // within which readers have to leave then
 )
 
 type walState struct {
+	limit   int64                  // walTruncate
 	written atomic.Int64           // bytes since the last copy, about
 	mode    atomic.Pointer[string] // what the writer is to do after its batch: RESTART or TRUNCATE
+	met     atomic.Pointer[error]  // what it met when it did that last
 	poke    chan struct{}
 }
 
-// wrote counts what a batch wrote, and asks for a copy when that is due.
-func (w *walState) wrote(ops []*op) {
-	n := int64(0)
+// errReaders means that those who read the file keep the log from being copied as a whole, or emptied.
+var errReaders = errors.New("the file is being read")
+
+// wrote counts what a batch wrote, and asks for a copy when that is due. Until that is done, which takes a while on a slow
+// disk, the log must not eat up the room that it needs.
+func (d *DB) wrote(ops []*op) {
+	w, n := &d.wal, int64(0)
 	for _, o := range ops {
 		if !o.reads {
 			n += o.size + pageSize/8 // its share of pages that are not full
 		}
 	}
 	if w.written.Add(n) > walCopy {
+		if d.space.reserve > 0 && d.space.tight(0) {
+			d.space.set(true, 0)
+		}
 		select {
 		case w.poke <- struct{}{}:
 		default:
@@ -71,51 +86,124 @@ func checkpoint(ctx context.Context, q querier, mode string) (busy, log, copied 
 	return busy, log * pageSize, copied * pageSize, err
 }
 
-// copyLog copies what it can without holding up anybody.
-func (d *DB) copyLog() {
+// copyLog copies what was written since it did so last, and has the log started again, or emptied, when that is due.
+func (d *DB) copyLog(ctx context.Context) {
 	if d.wal.written.Swap(0) == 0 {
 		return
 	}
-	var log, copied int64
-	err := d.file.use(context.Background(), func(ctx context.Context) (err error) {
-		_, log, copied, err = checkpoint(ctx, d.file.checkpoints.Load(), "PASSIVE")
-		return err
-	})
+	log, left, err := d.copySome(ctx)
 	if err != nil {
-		if broken(err) {
-			select {
-			case d.hurt <- fmt.Errorf("checkpoint: %w", err):
-			default:
-			}
-		}
 		return
 	}
-	mode := ""
-	if s, err := os.Stat(d.path + "-wal"); err == nil && s.Size() > walTruncate {
-		mode = "TRUNCATE"
-	} else if log > walRestart && log-copied < walRest {
-		mode = "RESTART"
-	}
-	if mode != "" {
+	if size := d.logSize(); size > d.wal.limit || d.space.tight(size) {
+		if err := d.emptyLog(ctx); err != nil {
+			d.log.Warn("the write-ahead log cannot be emptied yet", zap.Int64("bytes", d.logSize()), zap.Error(err))
+		}
+	} else if log > walRestart && left < walRest {
+		mode := "RESTART"
 		d.wal.mode.Store(&mode)
 	}
 }
 
-// reset is the writer's part: it empties the log, or starts it again, when copyLog asked for that. When a reader is in
-// the way it is left for the next time.
+// copySome copies what it can without holding up anybody. It returns the length of the log, and what is left to copy.
+func (d *DB) copySome(ctx context.Context) (log, left int64, err error) {
+	err = d.file.use(ctx, func(context.Context) (err error) {
+		var copied int64
+		_, log, copied, err = checkpoint(context.WithoutCancel(ctx), d.file.checkpoints.Load(), "PASSIVE")
+		left = log - copied
+		return err
+	})
+	if code(err) == lib.SQLITE_FULL {
+		d.space.exhausted()
+	} else if broken(err) {
+		d.report(fmt.Errorf("checkpoint: %w", err))
+	}
+	return log, left, err
+}
+
+// report tells the writer that the file cannot be trusted.
+func (d *DB) report(err error) {
+	select {
+	case d.hurt <- err:
+	default:
+	}
+}
+
+// logSize is what the log takes of the disk.
+func (d *DB) logSize() int64 {
+	s, err := os.Stat(d.path + "-wal")
+	if err != nil {
+		return 0
+	}
+	return s.Size()
+}
+
+// emptyLog copies the whole log and gives what it takes back to the disk. Readers that overlap would never let it: they
+// step aside. A copy that is being made goes on while the disk has room for the log.
+func (d *DB) emptyLog(ctx context.Context) error {
+	_, left, err := d.copySome(ctx)
+	if d.copying.Load() > 0 && !d.space.tight(d.logSize()) {
+		return cmp.Or(err, errReaders)
+	}
+	if err == nil && left > walRest { // somebody has read since before that was written
+		d.file.gap(readGrace, func() {})
+		_, _, err = d.copySome(ctx)
+	}
+	if err == nil {
+		err = d.truncateLog(ctx)
+	}
+	if errors.Is(err, errReaders) {
+		d.file.gap(readGrace, func() { err = d.truncateLog(ctx) })
+	}
+	return err
+}
+
+// truncateLog has the writer copy the rest and empty the log, and returns what it met.
+func (d *DB) truncateLog(ctx context.Context) error {
+	none := errors.New("it was not done")
+	d.wal.met.Store(&none)
+	d.wal.cut()
+	for range 2 { // the log is cut after the first batch, before the second
+		if err := d.barrier(ctx); err != nil {
+			return err
+		}
+	}
+	return *d.wal.met.Load()
+}
+
+// reset is the writer's part: it empties the log, or starts it again, when it was asked to. Its error means that the file
+// cannot be trusted.
 func (d *DB) reset(c *conn) error {
 	mode := d.wal.mode.Swap(nil)
 	if mode == nil {
 		return nil
 	}
+	err := resetLog(c, *mode)
+	if code(err) == lib.SQLITE_FULL && d.space.exhausted() {
+		err = resetLog(c, *mode) // with the room of the ballast
+	}
+	d.wal.met.Store(&err)
+	if broken(err) {
+		return err
+	}
+	return nil
+}
+
+// resetLog does not wait for readers: while they are in the way it returns errReaders.
+func resetLog(c *conn, mode string) (err error) {
 	if _, err := c.exec("PRAGMA busy_timeout = 0"); err != nil {
 		return err
 	}
-	err := c.query("PRAGMA wal_checkpoint("+*mode+")", func(row) bool { return false })
-	if _, restore := c.exec("PRAGMA busy_timeout = 5000"); restore != nil {
-		return restore
+	defer func() {
+		if _, restore := c.exec("PRAGMA busy_timeout = 5000"); restore != nil {
+			err = restore
+		}
+	}()
+	busy, err := c.number("PRAGMA wal_checkpoint(" + mode + ")")
+	if err == nil && busy != 0 {
+		err = errReaders
 	}
-	if broken(err) {
+	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	return nil
@@ -145,6 +233,9 @@ func (d *DB) housekeep() {
 		case <-d.wal.poke:
 		case <-tick.C:
 		}
-		d.copyLog()
+		if err := d.origin.lookAgain(); err != nil {
+			d.report(err)
+		}
+		d.copyLog(ctx)
 	}
 }

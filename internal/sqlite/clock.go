@@ -7,11 +7,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// No delivery is made to wait for longer than recallAfter: retry.max is an hour by default, and a sensible one is less
-// than a day. What is due later was stored while the clock was ahead.
 const (
-	recallAfter = 24 * time.Hour
-	recallStep  = 256 // deliveries of one operation
+	recallStep   = 256         // deliveries of one operation
+	recallMargin = time.Minute // by which a clock may be slewed: see clock.setBack
 )
 
 // clock notices when the machine's clock is set back.
@@ -22,8 +20,8 @@ func (c *clock) setBack(now time.Time) bool {
 	return c.last.IsZero() || now.Round(0).Before(c.last.Add(-time.Minute))
 }
 
-// recall makes due now what waits for a time that only a clock that was ahead can have set. It costs one look at the end
-// of each backend's index where there is no such delivery.
+// recall makes due now what waits for longer than any delivery is made to wait: only a clock that was ahead can have set
+// that. It costs one look at the end of each backend's index where there is no such delivery.
 func (d *DB) recall(ctx context.Context, now time.Time) error {
 	for all, n := 0, recallStep; n > 0; all += n {
 		err := d.do(ctx, &op{size: recallStep * 512, run: func(t *tx) (err error) { n, err = t.recall(now); return err }})
@@ -39,6 +37,7 @@ func (d *DB) recall(ctx context.Context, now time.Time) error {
 
 // recall does some, and returns how many; with 0 there are no more.
 func (t *tx) recall(now time.Time) (n int, err error) {
+	latest := millis(now.Add(t.db.opts.LongestWait() + recallMargin))
 	var backends []string
 	if err := t.query(`SELECT backend FROM totals WHERE state = 1 AND count > 0`, func(r row) bool {
 		backends = append(backends, r.text(0))
@@ -50,7 +49,7 @@ func (t *tx) recall(now time.Time) (n int, err error) {
 		var seqs []int64
 		if err := t.query(`SELECT event FROM deliveries INDEXED BY deliveries_due WHERE backend = ? AND state = 1 AND due > ?
 			ORDER BY due DESC, event DESC LIMIT ?`, func(r row) bool { seqs = append(seqs, r.int(0)); return true },
-			b, millis(now.Add(recallAfter)), int64(recallStep-n)); err != nil {
+			b, latest, int64(recallStep-n)); err != nil {
 			return 0, err
 		}
 		for _, seq := range seqs {

@@ -23,7 +23,7 @@ func TestEarlyDropAfterClockAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := d.dropEarly(t.Context(), now); err != nil || n != 9 {
+	if n, err := d.dropEarly(t.Context(), now, earlyStep); err != nil || n != 9 {
 		t.Errorf("dropped %d, %v, want 9", n, err)
 	}
 }
@@ -40,7 +40,7 @@ func TestRecall(t *testing.T) {
 		e := entryOf(i, proxy.Pending)
 		e.Deliveries[0].Due = ahead.Add(time.Duration(i) * time.Millisecond)
 		if i == 0 {
-			e.Deliveries[0].Due = now.Add(23 * time.Hour)
+			e.Deliveries[0].Due = now.Add(time.Hour)
 		}
 		if _, err := d.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
@@ -57,7 +57,7 @@ func TestRecall(t *testing.T) {
 		t.Errorf("a lease from before: %v", err)
 	}
 	ls, next, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 2 * n, For: time.Hour})
-	if want := n - 4; err != nil || len(ls) != want { // without those that are leased, of which one is due tomorrow
+	if want := n - 4; err != nil || len(ls) != want { // without those that are leased, of which one is due in an hour
 		t.Errorf("leased %d, look again at %v, %v, want %d", len(ls), next, err, want)
 	}
 	for i := 1; i < len(ls); i++ {
@@ -82,6 +82,38 @@ func TestRecall(t *testing.T) {
 		ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: time.Now().Add(time.Second), Most: 2 * n, For: time.Millisecond})
 		return err == nil && len(ls) == n
 	})
+}
+
+// TestRecallByHours: nor does what was stored by a clock that was ahead by less than a day, or by as little as two hours.
+func TestRecallByHours(t *testing.T) {
+	for _, c := range []struct {
+		longest, due time.Duration
+		want         int
+	}{
+		{0, 23 * time.Hour, 1}, {0, 2 * time.Hour, 1}, {0, time.Hour, 0},
+		{6 * time.Hour, 7 * time.Hour, 1}, {6 * time.Hour, 5 * time.Hour, 0},
+	} {
+		o := Options{}
+		if c.longest > 0 {
+			o.LongestWait = func() time.Duration { return c.longest }
+		}
+		path := filepath.Join(t.TempDir(), "j.db")
+		d := openAt(t, path, o)
+		poll(t, "it has looked at its opening", func() bool { return d.ids.loaded.Load() })
+		now := time.Now()
+		e := entryOf(1, proxy.Pending)
+		e.Deliveries[0].Due = now.Add(c.due)
+		if _, err := d.Append(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.recall(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now.Add(time.Second), Most: 2, For: time.Minute})
+		if err != nil || len(ls) != c.want {
+			t.Errorf("due in %v where none waits for longer than %v: leased %d, %v, want %d", c.due, c.longest, len(ls), err, c.want)
+		}
+	}
 }
 
 // TestClockBack: a clock that is set back is noticed, one that is slewed is not.

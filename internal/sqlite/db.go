@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,9 +31,11 @@ type Options struct {
 	HistoryEntries int   // entries that Record holds until they are written; default 4096
 	HistoryBytes   int64 // and their bytes; default 32 MiB
 
+	LongestWait func() time.Duration // that a delivery is made to wait for at most, now; default 1h
+
 	OnCommit func(took time.Duration, ops int) // told of each batch; must be quick
 
-	segment int64 // segmentSize
+	segment, walLimit int64 // of tests: segmentSize, walTruncate
 
 	free func(dir string) (int64, error) // of tests: what is free on the disk; default freeBytes
 }
@@ -56,8 +59,14 @@ func (o Options) withDefaults() Options {
 	if o.HistoryBytes == 0 {
 		o.HistoryBytes = 32 << 20
 	}
+	if o.LongestWait == nil {
+		o.LongestWait = func() time.Duration { return time.Hour }
+	}
 	if o.segment == 0 {
 		o.segment = segmentSize
+	}
+	if o.walLimit == 0 {
+		o.walLimit = walTruncate
 	}
 	return o
 }
@@ -84,9 +93,11 @@ type DB struct {
 	oldest  oldest // Pending events
 	prune   pruner
 	space   space
+	origin  origin
 	totals  sync.Mutex // one look at the counters at a time
 
-	reading, counting permits // of lists, of Count
+	reading, counting permits      // of lists, of Count
+	copying           atomic.Int32 // backups that are being made
 
 	// The writer's own.
 	seq       int64     // the last event's number
@@ -117,13 +128,20 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	}
 	d.prune.file, d.prune.queue = &d.file, &d.queue
 	d.file.closed = func() error { return cmp.Or(d.unavailable(), errClosed) }
-	d.wal.poke = make(chan struct{}, 1)
+	d.wal.poke, d.wal.limit = make(chan struct{}, 1), o.walLimit
 	d.newest.of, d.oldest.calm.size = make([]named, 8*o.segment), o.segment
 	d.space.init(path, o)
 	if d.lock, err = lockFile(ctx, path+".lock", o.LockWait, o.Log); err != nil {
 		return nil, err
 	}
-	c, err := d.connect(ctx)
+	var c *connection
+	if err = private(path); err == nil {
+		c, err = d.connect(ctx)
+	}
+	if d.space.blames(err) {
+		err = fmt.Errorf("its disk is full, and the write-ahead log has yet to be copied into the file: make %d MiB of room there and "+
+			"start again; all that was acknowledged is in the two: %w", (d.logSize()+ballastSize)>>20, err)
+	}
 	if err != nil {
 		return nil, errors.Join(err, unlockFile(d.lock))
 	}
@@ -139,11 +157,8 @@ type connection struct {
 	conn *sql.Conn
 }
 
-// connect opens the file anew. Opening needs some room too: a full disk takes the ballast.
+// connect opens the file anew, which must be there. Opening needs some room too: a full disk takes the ballast.
 func (d *DB) connect(ctx context.Context) (*connection, error) {
-	if err := private(d.path); err != nil {
-		return nil, err
-	}
 	c, err := d.connectOnce(ctx)
 	if err != nil && d.space.blames(err) && d.space.exhausted() {
 		c, err = d.connectOnce(ctx)
@@ -154,6 +169,9 @@ func (d *DB) connect(ctx context.Context) (*connection, error) {
 // connectOnce opens the file anew and brings it to where it can be trusted: what an earlier process, or an earlier
 // connection that broke, has written is synced, checked and checkpointed before the first acknowledgement.
 func (d *DB) connectOnce(ctx context.Context) (_ *connection, err error) {
+	if _, err := os.Stat(d.path); err != nil { // SQLite would make another, and what was acknowledged is not in that
+		return nil, err
+	}
 	// No connection is open now: closing a descriptor of the file would drop the locks of one that is.
 	if err := syncFiles(d.path, d.path+"-wal"); err != nil {
 		return nil, err
@@ -186,10 +204,10 @@ func (d *DB) connectOnce(ctx context.Context) (_ *connection, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.file.letIn(d.path); err != nil {
+	if err := d.file.letIn(ctx, d.path); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return c, d.origin.remember(d.path)
 }
 
 func (c *connection) close() {
@@ -211,6 +229,9 @@ func (d *DB) run(c *connection) {
 		})
 		if err != nil {
 			d.fail(err)
+		}
+		if errors.Is(err, errMoved) && d.awaitFile(c) {
+			continue
 		}
 		d.disconnect(c)
 		if err == nil {
@@ -255,17 +276,22 @@ func (d *DB) reopen() *connection {
 			d.log.Warn("journal is still unavailable", zap.Error(err))
 			continue
 		}
-		select {
-		case <-d.hurt: // it was about the connection before
-		default:
-		}
-		d.mu.Lock()
-		since := d.down.Since
-		d.down = nil
-		d.mu.Unlock()
-		d.log.Info("journal available again", zap.Duration("after", time.Since(since)))
+		d.recovered()
 		return c
 	}
+}
+
+// recovered ends an outage.
+func (d *DB) recovered() {
+	select {
+	case <-d.hurt: // it was about what is over
+	default:
+	}
+	d.mu.Lock()
+	since := d.down.Since
+	d.down = nil
+	d.mu.Unlock()
+	d.log.Info("journal available again", zap.Duration("after", time.Since(since)))
 }
 
 // Close writes what Record has taken, ends the journal and gives the file free.

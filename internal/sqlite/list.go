@@ -73,20 +73,22 @@ func (d *DB) page(ctx context.Context, f journal.Filter, budget time.Duration) (
 }
 
 // Count counts all the events that f chooses, now. ctx bounds how long it takes, which may be seconds; meanwhile the
-// write-ahead log grows by what is written, as it cannot be started again. One Count runs at a time.
+// write-ahead log grows by what is written, until Count has to step aside and begins again. One Count runs at a time.
 func (d *DB) Count(ctx context.Context, f journal.Filter) (n int64, err error) {
 	f.Before, f.Limit = 0, 0
 	if err := d.counting.enter(ctx); err != nil {
 		return 0, fmt.Errorf("count events: %w", err)
 	}
 	defer d.counting.leave()
-	err = d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
-		s, err := newSearch(ctx, d, c, f, time.Time{})
-		if err != nil {
+	err = again(ctx, func() error {
+		return d.file.read(ctx, func(ctx context.Context, c *sql.Conn) error {
+			s, err := newSearch(ctx, d, c, f, time.Time{})
+			if err != nil {
+				return err
+			}
+			n, err = s.count(ctx)
 			return err
-		}
-		n, err = s.count(ctx)
-		return err
+		})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("count events: %w", err)

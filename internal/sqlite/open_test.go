@@ -195,7 +195,7 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = openAt(t, path, Options{})
-	if err := d.Settle(t.Context(), proxy.SettleDelivered(ls[0], proxy.Attempt{})); !errors.Is(err, proxy.ErrLeaseLost) {
+	if err := d.Settle(t.Context(), proxy.SettleFailed(ls[0], proxy.Attempt{})); !errors.Is(err, proxy.ErrLeaseLost) {
 		t.Errorf("a lease of an earlier process: %v", err)
 	}
 	if ls, _, err := d.Lease(t.Context(), proxy.LeaseRequest{Backend: "legacy", Now: now, Most: 1000, For: time.Hour}); err != nil || len(ls) != 100 {

@@ -73,27 +73,31 @@ func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 		t.undoTo(0)
 		d.seq = seq
 		if _, rollback := c.exec("ROLLBACK"); rollback != nil && broken(rollback) {
-			err = errors.Join(err, rollback)
+			err = errors.Join(rollback, err) // the first one counts: see code
 		}
 		return d.failed(c, all[:waiting], len(past) > 0, err)
 	}
 	for _, f := range t.after {
 		f()
 	}
-	d.wal.wrote(all)
+	d.wrote(all)
 	d.history.written(all[waiting:], d.log)
+	lost := d.origin.lookAgain()
 	for _, o := range all {
 		if o.put != nil {
 			o.put.done()
 		}
 	}
 	for _, o := range all[:waiting] {
+		if lost != nil && !o.reads && o.err == nil {
+			o.err = fmt.Errorf("journal unavailable: %w", lost)
+		}
 		o.answer()
 	}
 	if d.onCommit != nil {
 		d.onCommit(time.Since(start), len(all))
 	}
-	return nil
+	return lost
 }
 
 // failed deals with a batch that was rolled back. Nobody is told of success; what may succeed by itself is run again:
@@ -101,7 +105,7 @@ func (d *DB) batch(c *conn, ops []*op, past []*unwritten) error {
 func (d *DB) failed(c *conn, ops []*op, history bool, err error) error {
 	told := fmt.Errorf("journal unavailable: %w", err)
 	var again []*op
-	if code(err) == lib.SQLITE_FULL {
+	if code(err) == lib.SQLITE_FULL && !broken(err) {
 		d.space.exhausted()
 		d.wal.cut()
 		told = fmt.Errorf("%w: %w", proxy.ErrFull, err)

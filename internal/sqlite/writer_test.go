@@ -2,10 +2,13 @@ package sqlite
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/breakwater-gateway/breakwater/internal/journal"
 	"github.com/breakwater-gateway/breakwater/proxy"
@@ -150,4 +153,40 @@ func TestMarksTogether(t *testing.T) {
 			t.Errorf("event %d was answered at %v, %v; want %v", i+1, k.Answered, err, want[i+1])
 		}
 	}
+}
+
+// failingStmt is a statement that fails.
+type failingStmt struct{ err error }
+
+func (s failingStmt) ExecContext(context.Context, []driver.NamedValue) (driver.Result, error) {
+	return nil, s.err
+}
+
+// TestBrokenRollback: a full disk does not hide that its transaction could not be rolled back.
+func TestBrokenRollback(t *testing.T) {
+	pool, err := open(filepath.Join(t.TempDir(), "missing", "j.db"), 1, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	_, cannotOpen := pool.Conn(t.Context())
+	if !broken(cannotOpen) {
+		t.Fatal(cannotOpen)
+	}
+	d := openAt(t, filepath.Join(t.TempDir(), "j.db"), Options{Log: zap.NewNop()})
+	err = d.do(t.Context(), &op{run: func(tx *tx) error {
+		tx.stmts["ROLLBACK"] = &stmt{exec: failingStmt{cannotOpen}, close: func() error { return nil }}
+		if _, err := tx.exec(`PRAGMA max_page_count = 1`); err != nil {
+			return err
+		}
+		_, err := tx.exec(`INSERT INTO bodies (event, body) VALUES (1, zeroblob(1000000))`)
+		return err
+	}})
+	if err == nil || errors.Is(err, proxy.ErrFull) {
+		t.Errorf("it was told %v", err)
+	}
+	poll(t, "it was opened anew", func() bool {
+		_, err := d.Append(t.Context(), entryOf(1, proxy.Pending))
+		return err == nil
+	})
 }
