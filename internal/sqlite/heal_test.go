@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -170,23 +171,29 @@ func TestLogThatCannotBeCopied(t *testing.T) {
 
 // TestOpenWithoutRoom: where even the ballast is gone it says what to do, and does it once that was done.
 func TestOpenWithoutRoom(t *testing.T) {
+	from := filepath.Join(t.TempDir(), "j.db")
+	d := openAt(t, from, Options{})
+	e := entryOf(1, proxy.Pending)
+	e.Event.Body = make([]byte, 3<<20)
+	if _, err := d.Append(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	d.wal.written.Store(0) // so that it stays in the log
 	dir := mount(t, "-t", "tmpfs", "-o", "size=32m", "tmpfs")
 	path := filepath.Join(dir, "j.db")
+	if out, err := exec.Command("cp", from, from+"-wal", dir).CombinedOutput(); err != nil { // as a kill leaves them
+		t.Fatalf("%v: %s", err, out)
+	}
 	o := Options{Reserve: -1, Log: zap.NewNop()}
-	c, r := startChild(t, path) // so that nobody copies the log at its end
-	if _, err := r.ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.Wait()
 	filled := fillDisk(t, dir)
 	if _, err := Open(t.Context(), path, o); err == nil || !strings.Contains(err.Error(), "make 3") || !strings.Contains(err.Error(), "MiB of room") {
-		t.Errorf("Open on a full disk: %v", err)
+		t.Fatalf("Open on a full disk: %v", err)
 	}
 	if err := os.Remove(filled); err != nil {
 		t.Fatal(err)
 	}
-	openAt(t, path, o)
+	d = openAt(t, path, o)
+	if body, err := d.Body(t.Context(), 1); err != nil || len(body) != 3<<20 {
+		t.Errorf("what was acknowledged: %d bytes, %v", len(body), err)
+	}
 }
