@@ -90,8 +90,11 @@ func TestRecallByHours(t *testing.T) {
 		longest, due time.Duration
 		want         int
 	}{
-		{0, 23 * time.Hour, 1}, {0, 2 * time.Hour, 1}, {0, time.Hour, 0},
-		{6 * time.Hour, 7 * time.Hour, 1}, {6 * time.Hour, 5 * time.Hour, 0},
+		{0, 23 * time.Hour, 1},
+		{0, 2 * time.Hour, 1},
+		{0, time.Hour, 0},
+		{6 * time.Hour, 7 * time.Hour, 1},
+		{6 * time.Hour, 5 * time.Hour, 0},
 	} {
 		o := Options{}
 		if c.longest > 0 {

@@ -87,11 +87,12 @@ func (f *file) cancel(cause error) {
 var errAside = errors.New("interrupted, as the journal's write-ahead log had to be emptied: try again")
 
 // again reads once more what had to step aside.
-func again(ctx context.Context, read func() error) (err error) {
-	for err = errAside; errors.Is(err, errAside) && ctx.Err() == nil; {
-		err = read()
+func again(ctx context.Context, read func() error) error {
+	for {
+		if err := read(); !errors.Is(err, errAside) || ctx.Err() != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // gap runs do while nobody is in. Those who are in have grace to leave, then they are cancelled; those who come wait.

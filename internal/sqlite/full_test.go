@@ -48,16 +48,25 @@ func TestOpensOnFullDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := disk(t)
 			path := filepath.Join(dir, "j.db")
-			o := Options{Reserve: 8 << 20, Log: zap.NewNop()}
+			var blind atomic.Bool // while the disk fills the log is not copied
+			o := Options{Reserve: 8 << 20, Log: zap.NewNop(), free: func(dir string) (int64, error) {
+				if blind.Load() {
+					return 1 << 40, nil
+				}
+				return freeBytes(dir)
+			}}
 			d := openAt(t, path, o)
 			ballast := func() bool { _, err := os.Stat(d.space.ballast); return err == nil }
 			poll(t, "there is ballast", ballast)
 			e := entryOf(1, proxy.Pending)
 			e.Event.Body = make([]byte, 2<<20) // in the log it is; the file has yet to grow by it
+			blind.Store(true)
 			if _, err := d.Append(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
+			d.wal.written.Store(0)
 			filled := fillDisk(t, dir)
+			blind.Store(false)
 			d.hurt <- errors.New("disk on fire")
 			poll(t, "the outage is seen", func() bool {
 				var out *journal.Outage
