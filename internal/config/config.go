@@ -38,7 +38,7 @@ import (
 // File is a routes.yaml, with its defaults filled in.
 type File struct {
 	Path  string       // as it was given to Load
-	Proxy proxy.Config // without Journal, Log, Observer and Quarantine
+	Proxy proxy.Config // without Journal, Log, Observers and Quarantine
 
 	Listen        string
 	Journal       Journal
