@@ -168,8 +168,8 @@ func TestClientAndDocument(t *testing.T) {
 	if len(backends) != 3 || backends[1].Name != "legacy" || backends[1].URL != "https://legacy.example/hook" || backends[0].Configured {
 		t.Errorf("backends: %+v", backends)
 	}
-	if cs := must(c.Conditions(ctx))(t).Conditions; len(cs) < 4 || cs[0].ID != conditions.Quarantine || cs[0].Severity != conditions.Page ||
-		!cs[0].Since.Equal(start) || cs[0].Count != 2 {
+	if cs := must(c.Conditions(ctx))(t).Conditions; len(cs) < 4 || cs[1].ID != conditions.Quarantine || cs[1].Severity != conditions.Warn ||
+		!cs[1].Since.Equal(start) || cs[1].Count != 2 {
 		t.Errorf("conditions: %+v", cs)
 	}
 	if b := must(c.Pause(ctx, "legacy"))(t); !b.Paused || b.PausedAt.IsZero() {

@@ -3,7 +3,6 @@ package admin
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -51,17 +50,14 @@ var labels = map[string]string{
 	conditions.NeedsRestart: "See what",
 }
 
-// newCard draws c, one of those in holding. A backend that fails while it owes nothing is no cause for alarm.
-func newCard(c conditions.Condition, holding []conditions.Condition) card {
-	out := card{Condition: c, Class: "failed", Label: labels[c.ID]}
-	owing := c.Count > 0 || slices.ContainsFunc(holding, func(o conditions.Condition) bool {
-		return o.ID == conditions.DeliveriesFailed && o.About == c.About
-	})
+// newCard draws c: red for what wants a person now.
+func newCard(c conditions.Condition) card {
+	out := card{Condition: c, Class: "pending", Label: labels[c.ID]}
 	switch {
 	case c.ID == conditions.BackendPaused:
 		out.Class = "paused"
-	case c.Severity == conditions.Info, c.ID == conditions.OldestPending, c.ID == conditions.BackendFailing && !owing:
-		out.Class = "pending"
+	case c.Severity == conditions.Page:
+		out.Class = "failed"
 	}
 	return out
 }
@@ -78,7 +74,7 @@ func cards(holding []conditions.Condition) (out []card) {
 				continue
 			}
 		}
-		out = append(out, newCard(c, holding))
+		out = append(out, newCard(c))
 	}
 	if more := backends - failingShown; more > 0 {
 		out = append(out, card{
@@ -122,7 +118,7 @@ func (v *view) backends(list []conditions.Backend, holding []conditions.Conditio
 		}
 		for _, c := range holding {
 			if c.AboutBackend() && c.About == b.Name {
-				w.Attention = append(w.Attention, newCard(c, holding))
+				w.Attention = append(w.Attention, newCard(c))
 			}
 		}
 		out = append(out, w)

@@ -88,7 +88,7 @@ func TestCards(t *testing.T) {
 	t.Parallel()
 	failing := func(name string, pending int64) conditions.Backend {
 		return conditions.Backend{
-			BackendStatus: proxy.BackendStatus{Name: name, Breaker: "closed", Errors: 2}, Configured: true, Pending: pending,
+			BackendStatus: proxy.BackendStatus{Name: name, Breaker: "open", Errors: 5}, Configured: true, Pending: pending,
 		}
 	}
 	shown := func(s conditions.Snapshot) []card { return cards(conditions.Of(s)) }

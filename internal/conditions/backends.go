@@ -65,6 +65,9 @@ func byBacklog(list []Backend) []Backend {
 	return list
 }
 
+// hardlyFailing is for how long a backend may fail before anybody is woken, unless it fails so often that its breaker opens.
+const hardlyFailing = 2 * time.Minute
+
 // longWait is for how long events may wait for a backend that neither fails nor is paused.
 const longWait = time.Hour
 
@@ -87,6 +90,10 @@ func (s *Snapshot) backend(b *Backend) (list []Condition) {
 		c.Help = "Nothing is sent until you resume it, also over a restart."
 	case b.Errors > 0, b.Breaker != "closed":
 		c.ID, c.Since.Time, c.Text = BackendFailing, b.ErrorsSince, s.failing(b)
+		hardly := b.Breaker == "closed" && s.Now.Sub(b.ErrorsSince) < hardlyFailing
+		if hardly || b.Pending == 0 && b.Failed == 0 {
+			c.Severity = Warn
+		}
 		if f := b.LastFailure; b.Errors > 0 {
 			c.Help = Hint(f.Outcome, f.Status, f.Error, f.Excerpt)
 		}

@@ -62,8 +62,8 @@ const (
 
 // severities is the closed set of ids, each with its severity.
 var severities = map[string]Severity{
-	JournalFull: Page, JournalUnavailable: Page, NoSecretMatches: Page, Quarantine: Page, BackendFailing: Page,
-	NoBackend: Warn, OldestPending: Warn, DeliveriesFailed: Warn, Unrouted: Warn, ReloadFailed: Warn,
+	JournalFull: Page, JournalUnavailable: Page, NoSecretMatches: Page, BackendFailing: Page,
+	Quarantine: Warn, NoBackend: Warn, OldestPending: Warn, DeliveriesFailed: Warn, Unrouted: Warn, ReloadFailed: Warn,
 	BackendPaused: Info, NeedsRestart: Info,
 }
 
@@ -98,7 +98,7 @@ func Of(s Snapshot) []Condition {
 		list = append(list, s.backend(&b)...)
 	}
 	for i := range list {
-		list[i].Severity = severities[list[i].ID]
+		list[i].Severity = cmp.Or(list[i].Severity, severities[list[i].ID])
 	}
 	rank := map[Severity]int{Page: 1, Warn: 2, Info: 3}
 	slices.SortStableFunc(list, func(x, y Condition) int { return cmp.Compare(rank[x.Severity], rank[y.Severity]) })
@@ -166,8 +166,9 @@ func (s *Snapshot) quarantine() []Condition {
 	}
 	c := Condition{
 		ID: Quarantine, Since: jsontime.Time{Time: k.Oldest}, Count: k.Requests, Link: "/quarantine",
-		Text: Plural(k.Requests, "request") + " from Stripe in quarantine: no secret verifies what was sent.",
-		Help: "Stripe got a 2xx. Nothing of it is delivered until a secret matches.",
+		Text: Plural(k.Requests, "request") + " from Stripe's addresses in quarantine: they did not verify.",
+		Help: "Stripe got a 2xx, and nothing was delivered. `breakwater quarantine list` says what is most likely wrong; what verifies " +
+			"by today's secrets is released by `breakwater quarantine recheck`, and by each reload that changes secrets.",
 	}
 	if crowded {
 		c.Help += fmt.Sprintf(" The last one that found no room was answered 400 at %s: add the secret that is missing, or drop what nobody needs.",

@@ -64,19 +64,19 @@ func TestOf(t *testing.T) {
 		{
 			"requests in quarantine",
 			Snapshot{Kept: kept(day)},
-			"page quarantine , 2, 14:30: 2 requests from Stripe in quarantine: no secret verifies what was sent. | " +
-				"Stripe got a 2xx. Nothing of it is delivered until a secret matches. | /quarantine",
+			"warn quarantine , 2, 14:30: 2 requests from Stripe's addresses in quarantine: they did not verify. | " +
+				"Stripe got a 2xx, and nothing was delivered. * | /quarantine",
 		},
-		{"more than 7 days before they are dropped", Snapshot{Kept: kept(23*day - time.Hour)}, "page quarantine , 2, 15:30: * | *secret matches. | /quarantine"},
+		{"more than 7 days before they are dropped", Snapshot{Kept: kept(23*day - time.Hour)}, "warn quarantine , 2, 15:30: * | *changes secrets. | /quarantine"},
 		{
 			"7 days before they are dropped",
 			Snapshot{Kept: kept(23 * day)},
-			"page quarantine , 2, 14:30: * | *From 28 Nov 14:30 UTC on they are dropped for their age. | /quarantine",
+			"warn quarantine , 2, 14:30: * | *From 28 Nov 14:30 UTC on they are dropped for their age. | /quarantine",
 		},
 		{
 			"no room for more",
 			Snapshot{Kept: Kept{Requests: 1, Oldest: now, Expires: now.Add(30 * day), TurnedAway: ago(time.Minute)}},
-			"page quarantine , 1, 14:30: 1 request from Stripe* | *no room was answered 400 at 14:29 UTC: add the secret* | /quarantine",
+			"warn quarantine , 1, 14:30: 1 request from Stripe's addresses* | *no room was answered 400 at 14:29 UTC: add the secret* | /quarantine",
 		},
 		{"there was no room yesterday", Snapshot{Kept: Kept{TurnedAway: ago(day)}}, ""},
 		{
@@ -116,12 +116,12 @@ func TestOf(t *testing.T) {
 				b.Errors, b.ErrorsSince = 1, ago(time.Minute)
 				b.LastFailure = proxy.Attempt{Outcome: proxy.OutcomeDial}
 			})},
-			"page backend_failing legacy, 0, 14:29: legacy has not been reachable once, at 14:29 UTC. Nothing waits. | No connection* | ",
+			"warn backend_failing legacy, 0, 14:29: legacy has not been reachable once, at 14:29 UTC. Nothing waits. | No connection* | ",
 		},
 		{
 			"one whose breaker is probing",
 			Snapshot{Backends: legacy(func(b *Backend) { b.Breaker = "half-open" })},
-			"page backend_failing legacy, 0, -: The breaker of legacy is half-open. Nothing waits. |  | ",
+			"warn backend_failing legacy, 0, -: The breaker of legacy is half-open. Nothing waits. |  | ",
 		},
 		{
 			"a paused backend",
@@ -163,7 +163,7 @@ func TestOf(t *testing.T) {
 			"worst first",
 			Snapshot{
 				NeedsRestart: []string{"listen"}, Unrouted: 1, Outage: full,
-				Backends: append(legacy(func(b *Backend) { b.Paused = true }), legacy(func(b *Backend) { b.Name, b.Errors = "node", 2 })...),
+				Backends: append(legacy(func(b *Backend) { b.Paused = true }), legacy(func(b *Backend) { b.Name, b.Errors, b.Pending = "node", 2, 1 })...),
 			},
 			"page journal_full *\npage backend_failing node*\nwarn unrouted *\ninfo needs_restart *\ninfo backend_paused legacy*",
 		},
