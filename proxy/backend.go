@@ -20,9 +20,9 @@ type backend struct {
 	breaker atomic.Pointer[breaker]
 	slots   *slots
 	paused  atomic.Bool
-	drain   *drain
+	drain   *drain // brings it what is Pending
 
-	mu          sync.Mutex
+	mu          sync.Mutex // guards what follows: see BackendStatus
 	lastSuccess time.Time
 	lastFailure Attempt
 	lastErrorAt time.Time
@@ -34,9 +34,9 @@ type backend struct {
 // target is what the configuration says of a backend, ready for use.
 type target struct {
 	Backend
-	secrets []string
-	masked  []string // what must not be seen of its answers
-	send    Sender
+	secrets []string    // plain, to sign with; empty: the source's are taken
+	masked  []string    // what must not be seen of its answers
+	send    Sender      // HTTP, or the configuration's own
 	http    *httpSender // nil with a Sender of the configuration's own
 }
 

@@ -18,15 +18,15 @@ func (g *Gateway) Backends() []BackendStatus {
 
 // BackendStatus is how a backend does at this moment.
 type BackendStatus struct {
-	Name        string
-	Breaker     string // "closed", "half-open" or "open"
-	Paused      bool
-	InFlight    int
-	MaxInFlight int
-	Slots       int // attempts allowed at once now: less than MaxInFlight while it recovers
-	LastSuccess time.Time
-	LastError   string
-	LastErrorAt time.Time
+	Name        string        // in routes.yaml
+	Breaker     string        // "closed", "half-open" or "open"
+	Paused      bool          // until Resume: its events are stored, nothing is sent
+	InFlight    int           // attempts under way, inline and late ones
+	MaxInFlight int           // as routes.yaml says
+	Slots       int           // attempts allowed at once now: less than MaxInFlight while it recovers
+	LastSuccess time.Time     // when an attempt last ended as delivered; zero: not since the start
+	LastError   string        // what went wrong at the last attempt that failed; "" when none did
+	LastErrorAt time.Time     // when that ended
 	LastFailure Attempt       // the attempt that LastError is of
 	Errors      int           // failed attempts since the last success
 	ErrorsSince time.Time     // the first of them
@@ -53,21 +53,21 @@ func (b *backend) status() BackendStatus {
 
 // SourceStatus is what a source has seen since the start.
 type SourceStatus struct {
-	Name              string
-	Path              string
-	Secrets           []SecretStatus
-	LastVerified      time.Time // when a signature was last good
-	LastAnswered      time.Time // when Stripe last got a 2xx; at first the start
-	Failures          map[string]int64
-	LastFailure       time.Time
-	LastFailureReason string
-	NoMatchSince      time.Time // since when no secret has matched, while requests came; zero when one did
+	Name              string           // in routes.yaml
+	Path              string           // that Stripe posts to
+	Secrets           []SecretStatus   // in the order of routes.yaml
+	LastVerified      time.Time        // when a signature was last good
+	LastAnswered      time.Time        // when Stripe last got a 2xx; at first the start
+	Failures          map[string]int64 // requests that did not verify, by reason: "no_match", "too_old" ...
+	LastFailure       time.Time        // when the last of these came
+	LastFailureReason string           // and why it did not verify
+	NoMatchSince      time.Time        // since when no secret has matched, while requests came; zero when one did
 }
 
 // SecretStatus says when a signing secret was last of use: an old one that is not seen any more can go.
 type SecretStatus struct {
-	Hint        string // its last 4 characters; empty for a short one
-	LastMatched time.Time
+	Hint        string    // its last 4 characters; empty for a short one
+	LastMatched time.Time // when it last made a signature that was good; zero: not since the start
 }
 
 // Sources returns what each source has seen, by name.

@@ -48,19 +48,19 @@ type server struct {
 	boot       *config.File // as it was at the start: what needs a restart is compared with it
 	journal    journal.Store
 	gateway    *proxy.Gateway
-	metrics    *metrics
-	feed       *admin.Feed
+	metrics    *metrics    // one of the gateway's observers, as is
+	feed       *admin.Feed // which tells those who look at a page or tail
 	quarantine *quarantine.Quarantine
 	admin      *admin.Server
 	memory     map[string]sourceMemory // of the time before the start, by source
-	loaded     loaded
-	watch      *watcher
-	conns      *connections // Stripe's
-	cert       *certificate // nil: HTTP
+	loaded     loaded                  // how the last reloads went
+	watch      *watcher                // of the configuration and the files that it names
+	conns      *connections            // Stripe's
+	cert       *certificate            // nil: HTTP
 
-	reloading sync.Mutex
+	reloading sync.Mutex                  // held by the one reload that is under way
 	file      atomic.Pointer[config.File] // the configuration at work
-	stopping  atomic.Bool
+	stopping  atomic.Bool                 // not ready any more
 }
 
 // Run runs the gateway of o.ConfigPath until ctx ends and it has stopped in order: it goes on accepting for
