@@ -17,11 +17,11 @@ import (
 // The write-ahead log. A second connection copies it into the file beside the writer, whose commits then never wait
 // for that; when it is nearly done, the writer copies the rest and starts the log from its beginning, so that the log
 // stays small and is not always growing, which makes each fsync dearer. The rarer a copy, the more of what it finds was
-// written several times and is copied once, the last pages of each table and index above all: at half these sizes an
-// event needs about a tenth more CPU. At twice them it would need 7 % less, but a full disk more ballast.
+// written several times and is copied once, the last pages of each table and index above all; but the longer it takes, and
+// the longer wait those who come meanwhile: at twice these sizes the slowest of a thousand answers took half as long again.
 const (
-	walCopy     = 8 << 20   // copy after about this much was written
-	walRestart  = 16 << 20  // start again from the beginning above this
+	walCopy     = 4 << 20   // copy after about this much was written
+	walRestart  = 8 << 20   // start again from the beginning above this
 	walRest     = 2 << 20   // but only when no more than this is left to copy
 	walTruncate = 256 << 20 // empty the log above this, whoever reads
 
