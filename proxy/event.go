@@ -83,10 +83,14 @@ var forwardedHeaders = []string{"Accept", "Content-Type", "Stripe-Signature", "U
 
 func keptHeaders(in http.Header) http.Header {
 	out := make(http.Header, len(forwardedHeaders))
+	copyForwarded(out, in)
+	return out
+}
+
+func copyForwarded(to, from http.Header) {
 	for _, k := range forwardedHeaders {
-		if v := in[k]; len(v) > 0 {
-			out[k] = v
+		if v := from[k]; len(v) > 0 {
+			to[k] = v
 		}
 	}
-	return out
 }

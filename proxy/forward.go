@@ -85,11 +85,7 @@ func (b *backend) forward(a attempt) (o Outcome) {
 // header returns the headers of an attempt. Their values are shared with the event.
 func (t *target) header(a attempt, now time.Time) http.Header {
 	h := make(http.Header, len(a.event.Header)+len(a.event.Forwarded)+len(t.Headers)+8)
-	for _, k := range forwardedHeaders {
-		if v := a.event.Header[k]; len(v) > 0 {
-			h[k] = v
-		}
-	}
+	copyForwarded(h, a.event.Header) // one that was stored by an earlier version, or comes by Accept, may have others
 	maps.Copy(h, a.event.Forwarded)
 	if t.ForwardedProto != "" {
 		h["X-Forwarded-Proto"] = []string{t.ForwardedProto}
