@@ -12,7 +12,7 @@ import (
 type signatures struct {
 	mu         sync.Mutex
 	young, old map[signatureHash]struct{}
-	since      time.Time           // when young began
+	since      time.Time // when young began
 }
 
 const signaturesSize = 1 << 16
