@@ -393,9 +393,11 @@ func TestReplay(t *testing.T) {
 // The signature of an arrival that had no 2xx is as good as new: whoever sends the event again may do so byte for byte.
 func TestWhatHadNo2xxIsNoReplay(t *testing.T) {
 	a := &app{do: answers(500)}
-	inBubble(t, apps{"legacy": a}, nil, func(t *testing.T, w *world) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, apps{"legacy": a}, nil)
 		h := hook(w.journal)
 		h.fail("Append", errDisk)
+		w.run()
 		body := event("evt_1", "invoice.paid")
 		again := signed(body)
 		if got := w.post(body); got.Code != 503 {
